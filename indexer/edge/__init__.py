@@ -1,0 +1,1 @@
+"""The embedded index: a process that owns Qdrant Edge and speaks Qdrant's own HTTP API."""

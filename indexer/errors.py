@@ -1,0 +1,259 @@
+"""Every error that Crosslens raises on purpose.
+
+Each has a `code` for machines, a sentence for people, and a `remedy`: what to do next. The command line prints
+the sentence and the remedy; the HTTP API answers `application/problem+json` with `status` (RFC 9457).
+
+    CrosslensError
+     ├── UsageError                 what was asked for cannot be done as asked
+     │    ├── InvalidName           a collection or item name outside the allowed letters
+     │    ├── InvalidRequest        a body, option or filter that does not parse
+     │    ├── ReservedPayloadKey    a payload that writes into Crosslens' own fields
+     │    ├── SourceNotFound        a path, glob or item that is not there
+     │    └── InvalidTextSource     a captions or JSONL file with a line that does not parse
+     ├── MediaError                 one file that cannot become one item
+     │    ├── EmptyFile  NotAnImage  UnsupportedFormat  Truncated  Unreadable
+     │    └── TooManyPixels  TooLarge  SymlinkLoop  MediaGone
+     ├── ModelError                 a bundle or an encoder
+     │    ├── BundleNotFound        no bundle of that name
+     │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
+     │    ├── UnknownRecipe         the manifest names a preparation this version does not know
+     │    ├── GoldenMismatch        the encoder does not reproduce its golden vectors
+     │    └── ModelMismatch         the collection holds another bundle's vectors
+     └── VectorIndexError                the index and its process
+          ├── CollectionNotFound  ItemNotFound
+          ├── IndexOwned            another process owns the data folder's index
+          ├── IndexUnavailable      the index does not answer
+          └── InvalidVector         wrong dimension, not finite, or without length
+"""
+
+from typing import Any, ClassVar
+
+
+class CrosslensError(Exception):
+    """The root: a code, a sentence, a remedy.
+
+    `details` holds what a machine may want beside the sentence (numbers, names); it must be JSON-able.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    default_remedy: ClassVar[str] = "Report this with the log; it is a defect in Crosslens."
+
+    def __init__(self, message: str, *, remedy: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy if remedy is not None else self.default_remedy
+        self.details = details
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as machines get it: `{"code", "message", "remedy", **details}`."""
+        return {**self.details, "code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+class UsageError(CrosslensError):
+    """What was asked for cannot be done as asked."""
+
+    code = "usage"
+    status = 400
+    default_remedy = "See `crosslens --help`."
+
+
+class InvalidName(UsageError):
+    """A collection or item name outside the allowed letters."""
+
+    code = "invalid_name"
+    default_remedy = "Use 1 to 64 letters, digits, '-' and '_', beginning with a letter or digit."
+
+
+class InvalidRequest(UsageError):
+    """A body, option or filter that does not parse."""
+
+    code = "invalid_request"
+    default_remedy = "Correct the named field and send the request again."
+
+
+class ReservedPayloadKey(UsageError):
+    """A payload that writes into Crosslens' own fields."""
+
+    code = "reserved_payload_key"
+    default_remedy = "Rename the key 'crosslens': it holds the item's own record."
+
+
+class SourceNotFound(UsageError):
+    """A path or glob that names nothing."""
+
+    code = "source_not_found"
+    default_remedy = "Check the path; quote a glob so that the shell leaves it alone."
+
+
+class InvalidTextSource(UsageError):
+    """A captions or JSONL file with a line that does not parse."""
+
+    code = "invalid_text_source"
+    default_remedy = (
+        'Each line must be a JSON object with "file" or "text", and optionally "payload" and "id".'
+    )
+
+
+class MediaError(CrosslensError):
+    """One file that cannot become one item; the others go on."""
+
+    code = "media"
+    status = 422
+    default_remedy = "Leave the file out, or replace it with a good copy."
+
+
+class EmptyFile(MediaError):
+    """A file of no bytes."""
+
+    code = "empty"
+
+
+class NotAnImage(MediaError):
+    """Content that no image format claims, whatever the name says."""
+
+    code = "not_an_image"
+    default_remedy = "Crosslens reads JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC."
+
+
+class UnsupportedFormat(MediaError):
+    """An image of a kind that is recognised but not read."""
+
+    code = "unsupported_format"
+    default_remedy = "Convert it to JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF or HEIC."
+
+
+class Truncated(MediaError):
+    """A file that ends before its image does."""
+
+    code = "truncated"
+    default_remedy = "Copy or download the file again; it is incomplete."
+
+
+class Unreadable(MediaError):
+    """A file that cannot be opened or decoded."""
+
+    code = "unreadable"
+    default_remedy = "Check its permissions and that a viewer opens it."
+
+
+class TooManyPixels(MediaError):
+    """An image whose header declares more pixels than the cap."""
+
+    code = "too_many_pixels"
+    default_remedy = "Scale it down, or raise CROSSLENS_MAX_PIXELS."
+
+
+class TooLarge(MediaError):
+    """A file of more bytes than the cap."""
+
+    code = "too_large"
+    status = 413
+    default_remedy = "Make it smaller, or raise CROSSLENS_MAX_BYTES."
+
+
+class SymlinkLoop(MediaError):
+    """A symbolic link that leads back to itself or to a folder above it."""
+
+    code = "symlink_loop"
+    default_remedy = "Remove the link, or name the folder that it should lead to."
+
+
+class MediaGone(MediaError):
+    """An item whose original is no longer where it was."""
+
+    code = "media_gone"
+    status = 404
+    default_remedy = "Put the file back, or ingest its new place."
+
+
+class ModelError(CrosslensError):
+    """A bundle or an encoder."""
+
+    code = "model"
+    default_remedy = "Run `crosslens models verify`."
+
+
+class BundleNotFound(ModelError):
+    """No bundle of that name or path."""
+
+    code = "bundle_not_found"
+    status = 404
+    default_remedy = "`crosslens models list` shows what is installed."
+
+
+class InvalidBundle(ModelError):
+    """A bundle with a file missing, a hash that differs or a manifest that does not parse."""
+
+    code = "invalid_bundle"
+    default_remedy = "Install the bundle again; its files are not the ones that were published."
+
+
+class UnknownRecipe(ModelError):
+    """A manifest that names a preparation this version does not know."""
+
+    code = "unknown_recipe"
+    default_remedy = "Upgrade Crosslens: the bundle was made for a newer version."
+
+
+class GoldenMismatch(ModelError):
+    """An encoder that does not reproduce the bundle's golden vectors on this machine."""
+
+    code = "golden_mismatch"
+    default_remedy = (
+        "Run `crosslens models verify --json` and report what it prints: vectors made here would be wrong."
+    )
+
+
+class ModelMismatch(ModelError):
+    """A collection that holds another bundle's vectors."""
+
+    code = "model_mismatch"
+    status = 409
+    default_remedy = "Use the collection's own model, or ingest into a new collection with --collection."
+
+
+class VectorIndexError(CrosslensError):
+    """The index and its process."""
+
+    code = "index"
+
+
+class CollectionNotFound(VectorIndexError):
+    """No collection of that name."""
+
+    code = "collection_not_found"
+    status = 404
+    default_remedy = "Ingest something first: `crosslens ingest FOLDER`."
+
+
+class ItemNotFound(VectorIndexError):
+    """No item of that id in the collection."""
+
+    code = "item_not_found"
+    status = 404
+    default_remedy = "Take an id from a search result."
+
+
+class IndexOwned(VectorIndexError):
+    """The data folder's index belongs to another process."""
+
+    code = "index_owned"
+    status = 409
+    default_remedy = "Stop that process, or name another folder with --data."
+
+
+class IndexUnavailable(VectorIndexError):
+    """The index does not answer."""
+
+    code = "index_unavailable"
+    status = 503
+    default_remedy = "Try again in a moment; the log in the data folder says more."
+
+
+class InvalidVector(VectorIndexError):
+    """A vector of the wrong dimension, with a value that is not finite, or without length."""
+
+    code = "invalid_vector"
+    status = 422
+    default_remedy = "Send a finite, non-zero vector of the collection's dimension."

@@ -1,0 +1,1 @@
+"""Files and texts in: found, read within limits, decoded to RGB."""

@@ -1,0 +1,1 @@
+"""Encoders: bundles on disk, and the vectors they give."""

@@ -1,0 +1,1 @@
+"""The index as the rest of Crosslens sees it, through qdrant-client alone."""

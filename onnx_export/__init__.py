@@ -1,0 +1,1 @@
+"""Checkpoints into ONNX bundles. The only package that may import torch."""

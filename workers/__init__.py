@@ -1,0 +1,1 @@
+"""The processes that do Crosslens' work, and what keeps them alive."""
