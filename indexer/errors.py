@@ -90,9 +90,7 @@ class InvalidTextSource(UsageError):
     """A captions or JSONL file with a line that does not parse."""
 
     code = "invalid_text_source"
-    default_remedy = (
-        'Each line must be a JSON object with "file" or "text", and optionally "payload" and "id".'
-    )
+    default_remedy = 'Each line must be a JSON object with "file" or "text", and optionally "payload" and "id".'
 
 
 class MediaError(CrosslensError):
@@ -200,9 +198,7 @@ class GoldenMismatch(ModelError):
     """An encoder that does not reproduce the bundle's golden vectors on this machine."""
 
     code = "golden_mismatch"
-    default_remedy = (
-        "Run `crosslens models verify --json` and report what it prints: vectors made here would be wrong."
-    )
+    default_remedy = "Run `crosslens models verify --json` and report what it prints: vectors made here would be wrong."
 
 
 class ModelMismatch(ModelError):

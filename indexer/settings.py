@@ -26,9 +26,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(100_000_000, gt=0, description="Images of more pixels are refused undecoded.")
     max_bytes: int = Field(256 * 2**20, gt=0, description="Files of more bytes are refused unread.")
 
-    threads: int | None = Field(
-        None, gt=0, description="CPU threads for encoding and decoding; unset, all cores."
-    )
+    threads: int | None = Field(None, gt=0, description="CPU threads for encoding and decoding; unset, all cores.")
     batch_size: int = Field(16, gt=0, le=1024, description="Images per encoder run while ingesting.")
 
     log_level: str = Field("info", description="debug, info, warning or error.")

@@ -111,9 +111,7 @@ class Manifest(_Part):
     golden_cosine: float = Field(0.999, gt=0, le=1)
     """The least cosine to the golden vectors at which this machine's answers are the model's."""
     logit_scale: float | None = None
-    calibration: dict[
-        Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"], Calibration
-    ] = {}
+    calibration: dict[Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"], Calibration] = {}
     files: dict[str, File]
     """Every other file of the bundle, by its name."""
 
