@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound, ModelMismatch
-from indexer.items import Kind, point_id
+from indexer.items import Kind, Record, point_id
 from search_api.filters import of_kind, parse_filter
 
 if TYPE_CHECKING:
@@ -61,13 +61,16 @@ class SearchResult:
     """
 
     id: str
+    """The name that the caller gave the item, else its UUID."""
     score: float
     relevance: float | None
-    kind: Kind
-    source: str
+    record: Record
     payload: dict[str, Any]
-    text: str | None = None
-    """Of a text item."""
+
+    @property
+    def source(self) -> str:
+        """Where the item was first seen."""
+        return self.record.locations[0].source
 
     def as_dict(self) -> dict[str, Any]:
         """As it is answered in JSON; `text` is there for text items only."""
@@ -75,12 +78,12 @@ class SearchResult:
             "id": self.id,
             "score": round(self.score, 6),
             "relevance": None if self.relevance is None else round(self.relevance, 4),
-            "kind": self.kind.value,
+            "kind": self.record.kind.value,
             "source": self.source,
             "payload": self.payload,
         }
-        if self.text is not None:
-            answer["text"] = self.text
+        if self.record.text is not None:
+            answer["text"] = self.record.text
         return answer
 
 
@@ -239,15 +242,12 @@ class SearchEngine:
         return [hit for hit in turns if hit is not None][:limit]
 
     def _result(self, hit: Hit, asked_with: Kind | None) -> SearchResult:
-        record = hit.record
         return SearchResult(
-            id=record.name or hit.id,
+            id=hit.record.name or hit.id,
             score=hit.score,
-            relevance=self._relevance(hit.score, asked_with, record.kind),
-            kind=record.kind,
-            source=record.locations[0].source,
+            relevance=self._relevance(hit.score, asked_with, hit.record.kind),
+            record=hit.record,
             payload=hit.payload,
-            text=record.text,
         )
 
     def _relevance(self, score: float, asked_with: Kind | None, found: Kind) -> float | None:

@@ -1,0 +1,114 @@
+"""`crosslens serve`: the HTTP API on this machine, supervised."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from indexer.errors import UsageError
+from indexer.settings import Settings
+from workers.supervisor import Child, Supervisor
+
+READY_SECONDS = 60.0
+"""How long to wait for the first readiness before saying what is missing."""
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; loopback alone.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document when ready.")
+def serve(host: str, port: int, data: Path | None, as_json: bool) -> None:
+    """Serve the HTTP API until Ctrl-C.
+
+    What dies is started again, and nothing is left behind. Only this machine can connect.
+    """
+    from search_api.logs import configure_logging  # noqa: PLC0415
+
+    settings = Settings() if data is None else Settings(data=data)
+    configure_logging(settings.log_level)
+    listener = listen(host, port)
+    address = listener.getsockname()
+    url = f"http://[{address[0]}]:{address[1]}" if listener.family == socket.AF_INET6 else f"http://{address[0]}:{address[1]}"
+    command = [sys.executable, "-m", "search_api.server"]
+    command += ["--fd", str(listener.fileno()), "--data", str(settings.data.absolute())]
+    supervisor = Supervisor([Child("api", command, pass_fds=(listener.fileno(),))])
+    threading.Thread(
+        target=_announce, args=(url, settings, as_json), name="announce", daemon=True
+    ).start()
+    with listener:
+        sys.exit(supervisor.run())
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on a loopback address.
+
+    Raises:
+        UsageError: the address is not loopback, does not exist, or its port is taken.
+    """
+    from search_api.app import is_loopback  # noqa: PLC0415
+
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{host!r} is no address of this machine.", remedy="Leave --host out.") from error
+    if not is_loopback(str(address[0])):
+        raise UsageError(
+            f"Crosslens does not listen on {host}: whoever reaches it could read and change everything.",
+            remedy="Leave --host out to listen on 127.0.0.1; other addresses will need keys, which do not exist yet.",
+        )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0).lower()}.",
+            remedy="Stop what uses the port, or name another with --port (0 takes any free one).",
+        ) from error
+    listener.listen(1024)
+    return listener
+
+
+def _announce(url: str, settings: Settings, as_json: bool) -> None:
+    """Say where it is once it can answer, and what to do next; or what it waits for."""
+    deadline = time.monotonic() + READY_SECONDS
+    reason = "The API did not answer."
+    while time.monotonic() < deadline:
+        status, reason = _readiness(url)
+        if status == 200:
+            break
+        time.sleep(0.05)
+    else:
+        click.echo(f"Still not ready: {reason}", err=True)
+        return
+    if as_json:
+        click.echo(json.dumps({"url": url, "pid": os.getpid(), "data": str(settings.data)}))
+        return
+    click.echo(f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next, from another terminal:")
+    click.echo(f"  curl -F file=@photo.jpg {url}/v1/collections/{settings.collection}/items")
+    click.echo(
+        f"  curl --json '{{\"query\": [{{\"text\": \"a dog on a beach\"}}]}}' "
+        f"{url}/v1/collections/{settings.collection}/search"
+    )
+
+
+def _readiness(url: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status, json.loads(response.read()).get("detail", "")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return 0, f"The API does not answer ({error})."
+    finally:
+        connection.close()

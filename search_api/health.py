@@ -1,0 +1,38 @@
+"""`/healthz` and `/readyz`: the process is there; its parts answer, and answer rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from indexer.errors import CrosslensError
+from search_api.problems import problem
+from search_api.services import services
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process answers; nothing else is looked at."""
+    return jsonify({"status": "ok"})
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Whether each part can answer: the model gives its golden vector for a canary, the index answers a ping."""
+    parts = {"model": _tried(services().check_model), "index": _tried(services().check_index)}
+    if all(part["ok"] for part in parts.values()):
+        return jsonify({"status": "ready", "parts": parts})
+    reasons = " ".join(part["reason"] for part in parts.values() if not part["ok"])
+    return problem(503, "not_ready", reasons, "Wait a moment; the log says more if it stays so.", parts=parts)
+
+
+def _tried(check: Callable[[], None]) -> dict[str, Any]:
+    try:
+        check()
+    except CrosslensError as error:
+        return {"ok": False, "code": error.code, "reason": error.message}
+    return {"ok": True}

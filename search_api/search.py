@@ -1,0 +1,36 @@
+"""`POST /v1/collections/{c}/search`: by text, image, item, vector, or a weighted sum of them."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from indexer.errors import InvalidRequest
+from indexer.items import check_collection_name
+from search_api.bodies import form_files, form_json, is_form, json_body
+from search_api.request import SearchRequest
+from search_api.services import services
+
+blueprint = Blueprint("search", __name__, url_prefix="/v1/collections/<name>/search")
+
+
+@blueprint.post("")
+def search(name: str) -> Response:
+    """Answer a `SearchRequest`.
+
+    As JSON, images are base64 or data URLs. As a multipart form, the part `request` holds the JSON and its image terms name the
+    other parts; a form with files and no `request` asks for what is like all of those images.
+    """
+    engine = services().engine(check_collection_name(name))
+    return jsonify(engine.search(_from_form() if is_form() else SearchRequest.parse(json_body())).as_dict())
+
+
+def _from_form() -> SearchRequest:
+    parts: dict[str, bytes] = {}
+    for part, _, content in form_files(apart_from="request"):
+        if part in parts:
+            raise InvalidRequest(f"Two parts are named {part!r}.", remedy="Give each image a name of its own.")
+        parts[part] = content
+    body = form_json("request")
+    if body is None:
+        body = {"query": [{"image": part} for part in parts]}
+    return SearchRequest.parse(body, parts)

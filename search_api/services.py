@@ -1,0 +1,170 @@
+"""What the HTTP API works with, opened once and shared by its threads: index, encoders, engines, originals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+import structlog
+from indexer.errors import BundleNotFound, CollectionNotFound, ModelMismatch, VectorIndexError
+from indexer.settings import Settings
+from search_api.batched import BatchedEncoder
+from search_api.engine import SearchEngine
+
+if TYPE_CHECKING:
+    from indexer.media.originals import Originals
+    from indexer.store.collection import Collection
+    from indexer.store.store import Store
+
+ENGINE_SECONDS = 2.0
+"""How long a collection's metadata is believed without asking the index: saves a round trip a search."""
+
+
+class Services:
+    """The parts behind the routes. Each is opened when first needed, under a lock, and closed by `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.RLock()
+        self._open = ExitStack()
+        self._store: Store | None = None
+        self._encoders: dict[str, BatchedEncoder] = {}
+        self._engines: dict[str, tuple[float, SearchEngine]] = {}
+
+    @property
+    def store(self) -> Store:
+        """The index; attached to, or started, at the first use.
+
+        Raises:
+            IndexUnavailable: it does not start.
+            IndexOwned: another process owns the data folder.
+        """
+        with self._lock:
+            if self._store is None:
+                from indexer.store import open_store  # noqa: PLC0415
+
+                self._store = self._open.enter_context(open_store(self.settings))
+            return self._store
+
+    @cached_property
+    def originals(self) -> Originals:
+        """The store of uploaded files."""
+        from indexer.media.originals import Originals  # noqa: PLC0415
+
+        return Originals(self.settings.uploads_folder, max_bytes=self.settings.max_bytes)
+
+    def encoder(self, model: str) -> BatchedEncoder:
+        """An installed bundle's encoder, loaded once.
+
+        Raises:
+            BundleNotFound: it is not installed.
+        """
+        with self._lock:
+            if model not in self._encoders:
+                from indexer.models.encoder import load_encoder  # noqa: PLC0415
+
+                encoder = BatchedEncoder(load_encoder(self.settings, model))
+                self._encoders[model] = self._open.enter_context(encoder)
+            return self._encoders[model]
+
+    def encoder_of(self, collection: Collection) -> BatchedEncoder:
+        """The encoder that a collection was filled with.
+
+        Raises:
+            ModelMismatch: its bundle is not installed here, or has other weights by the same name.
+        """
+        try:
+            encoder = self.encoder(collection.model)
+        except BundleNotFound as error:
+            raise ModelMismatch(
+                f"The collection {collection.name!r} was made with {collection.model!r}, which is not installed here.",
+                remedy="Install that bundle, or ingest into a new collection.",
+            ) from error
+        if encoder.fingerprint != collection.fingerprint:
+            raise ModelMismatch(
+                f"The collection {collection.name!r} was made with another version of {collection.model!r} "
+                f"({collection.fingerprint}, here {encoder.fingerprint})."
+            )
+        return encoder
+
+    def collection(self, name: str) -> Collection:
+        """A collection, as the index has it now.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        return self.store.get(name)
+
+    def engine(self, name: str) -> SearchEngine:
+        """The search engine of a collection, its metadata not older than `ENGINE_SECONDS`."""
+        now = time.monotonic()
+        with self._lock:
+            until, engine = self._engines.get(name, (0.0, None))
+            if engine is None or until < now:
+                collection = self.collection(name)
+                engine = SearchEngine(
+                    self.encoder_of(collection), collection, max_pixels=self.settings.max_pixels
+                )
+                self._engines[name] = (now + ENGINE_SECONDS, engine)
+            return engine
+
+    def create(self, name: str, model: str | None = None) -> tuple[Collection, bool]:
+        """A collection for a bundle's vectors (the default bundle's when unset), and whether it was made just now.
+
+        Raises:
+            BundleNotFound: no bundle of that name is installed.
+            ModelMismatch: the collection is there and holds another model's vectors.
+        """
+        encoder = self.encoder(model or self.settings.model)
+        with self._lock:
+            try:
+                self.store.get(name)
+                made = False
+            except CollectionNotFound:
+                made = True
+            collection = self.store.create(name, encoder.name, encoder.fingerprint, encoder.dimension)
+        return collection, made
+
+    def delete(self, name: str) -> None:
+        """Remove a collection.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        with self._lock:
+            self.store.delete(name)
+            self._engines.pop(name, None)
+
+    def check_model(self) -> None:
+        """Embed a canary with the default model and compare it with its golden vector."""
+        self.encoder(self.settings.model).check()
+
+    def check_index(self) -> None:
+        """Ask the index for a sign of life."""
+        self.store.ping()
+
+    def warm(self) -> None:
+        """Open what the first request would otherwise wait for; what cannot be opened, readiness will name."""
+        for check in (self.check_index, self.check_model):
+            try:
+                check()
+            except (VectorIndexError, BundleNotFound) as error:
+                _log.warning("not ready", code=error.code, detail=error.message)
+
+    def close(self) -> None:
+        """Let go of the index and stop the batchers."""
+        with self._lock:
+            self._open.close()
+            self._store = None
+            self._encoders.clear()
+            self._engines.clear()
+
+
+def services() -> Services:
+    """Those of the app that answers the current request."""
+    return cast("Services", current_app.extensions["crosslens"])
