@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 import uuid
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from flask import Flask, Response, g, request
 
 from indexer.settings import Settings
 from search_api import collections, health, items, problems, search
+from search_api.loopback import is_loopback
 from search_api.services import Services
 
 _log = structlog.get_logger("api")
@@ -53,16 +53,6 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     for module in (collections, items, search, health):
         app.register_blueprint(module.blueprint)
     return app
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _begin() -> None:

@@ -175,7 +175,9 @@ class SearchEngine:
             for (place, text), vector, cut in zip(texts, embedded.vectors, embedded.truncated, strict=True):
                 vectors[place] = vector
                 if cut:
-                    warnings.append(f"The text {_shortened(text)!r} is longer than the model reads; its end was cut off.")
+                    warnings.append(
+                        f"The text {_shortened(text)!r} is longer than the model reads; its end was cut off."
+                    )
 
         images = [(place, term.image) for place, term in enumerate(terms) if term.image is not None]
         if images:

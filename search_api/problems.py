@@ -20,7 +20,13 @@ _REMEDIES = {
     413: "Send less in one request, or raise CROSSLENS_MAX_BYTES.",
     415: "Send application/json, or multipart/form-data for files.",
 }
-_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "wrong_content_type"}
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "wrong_content_type",
+}
 
 
 class Refused(CrosslensError):

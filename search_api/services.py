@@ -107,9 +107,7 @@ class Services:
             until, engine = self._engines.get(name, (0.0, None))
             if engine is None or until < now:
                 collection = self.collection(name)
-                engine = SearchEngine(
-                    self.encoder_of(collection), collection, max_pixels=self.settings.max_pixels
-                )
+                engine = SearchEngine(self.encoder_of(collection), collection, max_pixels=self.settings.max_pixels)
                 self._engines[name] = (now + ENGINE_SECONDS, engine)
             return engine
 

@@ -15,6 +15,7 @@ import click
 
 from indexer.errors import UsageError
 from indexer.settings import Settings
+from search_api.loopback import is_loopback
 from workers.supervisor import Child, Supervisor
 
 READY_SECONDS = 60.0
@@ -37,13 +38,15 @@ def serve(host: str, port: int, data: Path | None, as_json: bool) -> None:
     configure_logging(settings.log_level)
     listener = listen(host, port)
     address = listener.getsockname()
-    url = f"http://[{address[0]}]:{address[1]}" if listener.family == socket.AF_INET6 else f"http://{address[0]}:{address[1]}"
+    url = (
+        f"http://[{address[0]}]:{address[1]}"
+        if listener.family == socket.AF_INET6
+        else f"http://{address[0]}:{address[1]}"
+    )
     command = [sys.executable, "-m", "search_api.server"]
     command += ["--fd", str(listener.fileno()), "--data", str(settings.data.absolute())]
     supervisor = Supervisor([Child("api", command, pass_fds=(listener.fileno(),))])
-    threading.Thread(
-        target=_announce, args=(url, settings, as_json), name="announce", daemon=True
-    ).start()
+    threading.Thread(target=_announce, args=(url, settings, as_json), name="announce", daemon=True).start()
     with listener:
         sys.exit(supervisor.run())
 
@@ -54,8 +57,6 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UsageError: the address is not loopback, does not exist, or its port is taken.
     """
-    from search_api.app import is_loopback  # noqa: PLC0415
-
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
@@ -94,10 +95,12 @@ def _announce(url: str, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"url": url, "pid": os.getpid(), "data": str(settings.data)}))
         return
-    click.echo(f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next, from another terminal:")
+    click.echo(
+        f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next, from another terminal:"
+    )
     click.echo(f"  curl -F file=@photo.jpg {url}/v1/collections/{settings.collection}/items")
     click.echo(
-        f"  curl --json '{{\"query\": [{{\"text\": \"a dog on a beach\"}}]}}' "
+        f'  curl --json \'{{"query": [{{"text": "a dog on a beach"}}]}}\' '
         f"{url}/v1/collections/{settings.collection}/search"
     )
 
