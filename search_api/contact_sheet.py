@@ -1,7 +1,7 @@
 """A page of search results to look at: one HTML file with everything in it, opened by path, online or not.
 
-Nothing on it is trusted: names, captions and payloads are escaped by the template, pictures are re-encoded thumbnails as
-data URIs, and a content security policy forbids scripts and anything from elsewhere.
+Nothing on it is trusted: names, captions and payloads are escaped by the template, pictures are re-encoded thumbnails
+as data URIs, and a content security policy forbids scripts and anything from elsewhere.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ class SearchEngine:
                 vectors[place] = vector
                 if cut:
                     warnings.append(
-                        f"The text {_shortened(text)!r} is longer than the model reads; its end was cut off."
+                        f"{_shortened(text)!r} is longer than the model reads: its end was cut off."
                     )
 
         images = [(place, term.image) for place, term in enumerate(terms) if term.image is not None]

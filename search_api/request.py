@@ -74,7 +74,7 @@ class Term(BaseModel):
         given = [name for name in ("text", "image", "item", "vector") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"needs exactly one of text, image, item and vector, and has {' and '.join(given) or 'none'}"
+                f"needs exactly one of text, image, item and vector, not {' and '.join(given) or 'none'}"
             )
         if self.weight == 0:
             raise ValueError("has a weight of 0; leave the term out instead")

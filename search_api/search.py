@@ -17,8 +17,8 @@ blueprint = Blueprint("search", __name__, url_prefix="/v1/collections/<name>/sea
 def search(name: str) -> Response:
     """Answer a `SearchRequest`.
 
-    As JSON, images are base64 or data URLs. As a multipart form, the part `request` holds the JSON and its image terms name the
-    other parts; a form with files and no `request` asks for what is like all of those images.
+    As JSON, images are base64 or data URLs. As a multipart form, the part `request` holds the JSON and its image terms
+    name the other parts; a form with files and no `request` asks for what is like all of those images.
     """
     engine = services().engine(check_collection_name(name))
     return jsonify(engine.search(_from_form() if is_form() else SearchRequest.parse(json_body())).as_dict())

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+import structlog
 from flask import current_app
 
-import structlog
 from indexer.errors import BundleNotFound, CollectionNotFound, ModelMismatch, VectorIndexError
 from indexer.settings import Settings
 from search_api.batched import BatchedEncoder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from indexer.media.originals import Originals
     from indexer.store.collection import Collection
     from indexer.store.store import Store
+
+_log = structlog.get_logger("api")
 
 ENGINE_SECONDS = 2.0
 """How long a collection's metadata is believed without asking the index: saves a round trip a search."""

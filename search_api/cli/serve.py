@@ -96,7 +96,7 @@ def _announce(url: str, settings: Settings, as_json: bool) -> None:
         click.echo(json.dumps({"url": url, "pid": os.getpid(), "data": str(settings.data)}))
         return
     click.echo(
-        f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next, from another terminal:"
+        f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next:"
     )
     click.echo(f"  curl -F file=@photo.jpg {url}/v1/collections/{settings.collection}/items")
     click.echo(

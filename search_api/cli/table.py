@@ -61,7 +61,7 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
     calibrated = any(result.relevance is not None for result in answer.results)
     worded = any(_what(result)[1] for result in answer.results)
     table = Table(
-        box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", title_style="bold", pad_edge=False
+        box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", pad_edge=False
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("score", justify="right")
