@@ -18,7 +18,8 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
      │    ├── UnknownRecipe         the manifest names a preparation this version does not know
      │    ├── GoldenMismatch        the encoder does not reproduce its golden vectors
-     │    └── ModelMismatch         the collection holds another bundle's vectors
+     │    ├── ModelMismatch         the collection holds another bundle's vectors
+     │    └── Overloaded            more is waiting for the encoder than it may
      └── VectorIndexError                the index and its process
           ├── CollectionNotFound  ItemNotFound
           ├── IndexOwned            another process owns the data folder's index
@@ -207,6 +208,14 @@ class ModelMismatch(ModelError):
     code = "model_mismatch"
     status = 409
     default_remedy = "Use the collection's own model, or ingest into a new collection with --collection."
+
+
+class Overloaded(ModelError):
+    """More is waiting for the encoder than it may."""
+
+    code = "overloaded"
+    status = 503
+    default_remedy = "Try again in a moment."
 
 
 class VectorIndexError(CrosslensError):

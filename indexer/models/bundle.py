@@ -1,0 +1,104 @@
+"""Bundles on disk: found by name, and never used before their files are the ones that were published."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+
+from indexer.errors import BundleNotFound, InvalidBundle
+from indexer.models.manifest import MANIFEST_FILE, Manifest, read_manifest
+from indexer.settings import Settings
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder with all that an encoder needs, and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """The path of one of the bundle's files, after comparing its size and sha256 with the manifest's.
+
+        Raises:
+            InvalidBundle: the manifest does not list it, or it is missing, changed, or outside the folder.
+        """
+        listed = self.manifest.files.get(name)
+        if listed is None:
+            raise InvalidBundle(f"The bundle {self.manifest.name!r} lists no file {name!r}.")
+        path = self.folder / _inside(name)
+        try:
+            # A link inside a bundle could make it read, and hash, any file of this machine.
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise InvalidBundle(f"{path} leads out of the bundle.")
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InvalidBundle(f"{path} cannot be read: {error.strerror}.") from error
+        if digest != listed.sha256:
+            raise InvalidBundle(f"{path} is not the file that was published: its sha256 is {digest}.")
+        return path
+
+    def verify_files(self) -> None:
+        """Compare every file that the manifest lists.
+
+        Raises:
+            InvalidBundle: at the first that differs.
+        """
+        for name in self.manifest.files:
+            self.path(name)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`. Its files are checked one by one when they are used (`Bundle.path`).
+
+    Raises:
+        InvalidBundle: no manifest, or one that does not parse.
+        UnknownRecipe: a preparation that this version does not know.
+    """
+    return Bundle(folder=folder, manifest=read_manifest(folder))
+
+
+def find_bundle(name: str, settings: Settings) -> Bundle:
+    """A bundle by name (built in, or in the data folder's `models`), or by the path of its folder.
+
+    Raises:
+        BundleNotFound: none of that name.
+        InvalidBundle: there is one, and it is broken.
+    """
+    for folder in _homes(settings):
+        if (folder / name / MANIFEST_FILE).is_file() and "/" not in name:
+            return load_bundle(folder / name)
+    path = Path(name).expanduser()
+    if (path / MANIFEST_FILE).is_file():
+        return load_bundle(path)
+    raise BundleNotFound(f"There is no bundle {name!r} here.")
+
+
+def list_bundles(settings: Settings) -> Iterator[Bundle]:
+    """Every bundle that `find_bundle` finds by name.
+
+    Raises:
+        InvalidBundle: when it comes to a broken one.
+    """
+    seen = set()
+    for home in _homes(settings):
+        for folder in sorted(home.iterdir()) if home.is_dir() else ():
+            if (folder / MANIFEST_FILE).is_file() and folder.name not in seen:
+                seen.add(folder.name)
+                yield load_bundle(folder)
+
+
+def _homes(settings: Settings) -> tuple[Path, Path]:
+    """The user's own bundles outrank the built-in ones."""
+    return settings.models_folder, Path(str(files("indexer.models") / "builtin"))
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
+        raise InvalidBundle(f"The manifest names a file outside of its folder: {name!r}.")
+    return path

@@ -1,0 +1,92 @@
+"""Pixels as an encoder was trained to see them.
+
+The recipe is data in the bundle's manifest, never a guess: SigLIP squashes, CLIP crops, and a square test image
+cannot tell the two apart.
+"""
+
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.models.manifest import Interpolation, PixelRecipe, Resize
+
+_FILTERS = {
+    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+}
+_LONGEST_RESIZED = 16_384
+"""A sliver (1 x 5000) resized by its shortest side would be millions of pixels wide; past this, its middle is cut
+first."""
+
+
+def decode_target(recipe: PixelRecipe) -> int:
+    """The shortest side, in pixels, that a scaled decoder must at least keep."""
+    return recipe.resize_to or recipe.size
+
+
+def prepare(image: Image.Image, recipe: PixelRecipe) -> NDArray[np.float32]:
+    """Turn one decoded RGB image into an encoder's input.
+
+    Returns an array of shape (3, size, size), normalised by the recipe's mean and std. Sizes and offsets are those of
+    torchvision's `Resize` and `CenterCrop`, which open_clip and timm use: the longer side is truncated, the crop's
+    offset rounded half to even.
+    """
+    resampling = _FILTERS[recipe.interpolation]
+    match recipe.resize:
+        case Resize.SQUASH:
+            square = image.resize((recipe.size, recipe.size), resampling)
+        case Resize.SHORTEST_CROP:
+            square = _centre_crop(_resize_shortest(image, decode_target(recipe), resampling), recipe.size)
+        case Resize.LETTERBOX:
+            square = _letterbox(image, recipe, resampling)
+        case _:
+            assert_never(recipe.resize)
+    return normalise(square, recipe)
+
+
+def normalise(square: Image.Image, recipe: PixelRecipe) -> NDArray[np.float32]:
+    """(value / 255 - mean) / std of an RGB image: float32, channels first, one multiplication and one subtraction."""
+    pixels = np.asarray(square).transpose(2, 0, 1)
+    std = np.asarray(recipe.std, dtype=np.float32)[:, None, None]
+    mean = np.asarray(recipe.mean, dtype=np.float32)[:, None, None]
+    prepared = np.empty(pixels.shape, dtype=np.float32)
+    np.multiply(pixels, 1 / (255 * std), out=prepared, dtype=np.float32)
+    prepared -= mean / std
+    return prepared
+
+
+def _resize_shortest(image: Image.Image, shortest: int, resampling: Image.Resampling) -> Image.Image:
+    width, height = image.size
+    if max(width, height) * shortest > min(width, height) * _LONGEST_RESIZED:
+        image = _middle(image, min(width, height) * _LONGEST_RESIZED // shortest)
+        width, height = image.size
+    if width <= height:
+        size = (shortest, shortest * height // width)
+    else:
+        size = (shortest * width // height, shortest)
+    return image if size == image.size else image.resize(size, resampling)
+
+
+def _middle(image: Image.Image, longest: int) -> Image.Image:
+    """The middle of a sliver, `longest` pixels of its long side; all that a centre crop could keep."""
+    width, height = image.size
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+
+
+def _centre_crop(image: Image.Image, size: int) -> Image.Image:
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _letterbox(image: Image.Image, recipe: PixelRecipe, resampling: Image.Resampling) -> Image.Image:
+    scale = recipe.size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    red, green, blue = (round(255 * value) for value in recipe.mean)
+    square = Image.new("RGB", (recipe.size, recipe.size), (red, green, blue))
+    offset = ((recipe.size - width) // 2, (recipe.size - height) // 2)
+    square.paste(image.resize((width, height), resampling), offset)
+    return square

@@ -1,0 +1,30 @@
+"""What many tests share: a tiny bundle, and settings of a fresh data folder that uses it."""
+
+from pathlib import Path
+
+import pytest
+
+from indexer.models.bundle import load_bundle
+from indexer.models.encoder import Encoder
+from indexer.settings import Settings
+from tests.bundles import make_bundle
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle that knows colours by name."""
+    return make_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def encoder(colours: Path) -> Encoder:
+    """Its encoder."""
+    return Encoder(load_bundle(colours), threads=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a fresh data folder, also in the environment, so that child processes have them."""
+    monkeypatch.setenv("CROSSLENS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CROSSLENS_MODEL", str(colours))
+    return Settings()
