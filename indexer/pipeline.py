@@ -1,0 +1,244 @@
+"""From sources to the index: plan, decode, embed and store, overlapped and bounded in memory.
+
+    discover -> plan (one thread) -> decode (threads) -> embed (batches, threads) -> store (one thread)
+
+Pillow and ONNX Runtime release Python's lock while they work, so threads are enough. Everything in flight is bounded
+in number and in bytes, so memory is the same for a thousand photos and for a million.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import CrosslensError, ModelError
+from indexer.flow import batched, map_ahead, prefetch
+from indexer.items import Record, to_payload
+from indexer.media.decode import decode
+from indexer.media.discover import Candidate, discover
+from indexer.models.encoder import Encoder
+from indexer.models.preprocess import decode_target
+from indexer.models.sessions import cpu_count
+from indexer.planning import Planner, Task, drop_locations
+from indexer.report import Failure, Report
+from indexer.settings import Settings
+from indexer.store.collection import Collection, Point
+
+if TYPE_CHECKING:
+    Vectors = NDArray[np.float32]
+
+_BYTES_IN_FLIGHT = 256 * 2**20
+"""Of undecoded files; a single larger one goes alone."""
+
+
+@dataclass
+class _Prepared:
+    """A task whose content is ready for the encoder, or the error that ended it."""
+
+    task: Task
+    pixels: Vectors | None = None
+    error: CrosslensError | None = None
+
+
+def ingest(
+    sources: Sequence[str],
+    *,
+    collection: Collection,
+    encoder: Encoder,
+    settings: Settings,
+    progress: Callable[[Report], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Index folders, files, globs and text files of captions.
+
+    `progress` is called with the report after every batch; setting `stop` ends planning, and what is in flight is still stored. What
+    is indexed already is skipped without decoding, so that the same call again goes on where this one ended.
+
+    Raises:
+        SourceNotFound: a source names nothing; nothing was done then.
+        IndexUnavailable: the index went away and did not come back; the same call again goes on.
+    """
+    report = Report(collection=collection.name, model=encoder.name)
+    found = discover(sources, report=report, beneath=settings.data)
+    return ingest_found(
+        found, collection=collection, encoder=encoder, settings=settings, report=report, progress=progress, stop=stop
+    )
+
+
+def ingest_found(
+    found: Iterable[Candidate | Failure],
+    *,
+    collection: Collection,
+    encoder: Encoder,
+    settings: Settings,
+    report: Report,
+    progress: Callable[[Report], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Index candidates, wherever they come from; the rest is as `ingest`."""
+    stop = stop or threading.Event()
+    run = _Run(collection, encoder, settings, report)
+    for _ in run.stages(_until(found, stop)):
+        report.seconds = time.monotonic() - report.started
+        if progress is not None:
+            progress(report)
+    report.seconds = time.monotonic() - report.started
+    report.interrupted = stop.is_set()
+    return report
+
+
+class _Run:
+    """One ingest: its stages and what they share."""
+
+    def __init__(self, collection: Collection, encoder: Encoder, settings: Settings, report: Report) -> None:
+        self._collection = collection
+        self._encoder = encoder
+        self._settings = settings
+        self._report = report
+        self._planner = Planner(collection, report, max_bytes=settings.max_bytes)
+        self._budget = _Budget(_BYTES_IN_FLIGHT)
+        self._target = decode_target(encoder.pixels)
+        self._threads = settings.threads or cpu_count()
+
+    def stages(self, found: Iterable[Candidate | Failure]) -> Generator[None, None, None]:
+        """Run everything; yields after each stored batch."""
+        size = self._settings.batch_size
+        threads = self._threads
+        with (
+            ThreadPoolExecutor(threads, "decode") as decoders,
+            # Single-threaded runs side by side use the cores better than one run spread over them.
+            ThreadPoolExecutor(threads, "embed") as encoders,
+            ThreadPoolExecutor(1, "store") as writer,
+        ):
+            try:
+                planned = prefetch(self._within_budget(self._planner.plan(found)), ahead=size)
+                prepared = map_ahead(decoders, self._prepare, planned, ahead=2 * size)
+                batches = batched(prepared, size)
+                embedded = map_ahead(encoders, self._embed, batches, ahead=threads + 1)
+                yield from map_ahead(writer, self._store, embedded, ahead=2)
+            finally:
+                self._budget.close()
+
+    def _within_budget(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        for task in tasks:
+            if not self._budget.take(len(task.data or b"")):
+                return
+            yield task
+
+    def _prepare(self, task: Task) -> _Prepared:
+        """Decode an image and make it the encoder's input; a text is ready as it is."""
+        if task.data is None:
+            return _Prepared(task)
+        try:
+            decoded = decode(task.data, target=self._target, max_pixels=self._settings.max_pixels)
+            pixels = self._encoder.prepare(decoded.image)
+        except CrosslensError as error:
+            return _Prepared(task, error=error)
+        finally:
+            self._budget.give_back(len(task.data))
+            task.data = b""
+        task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
+        return _Prepared(task, pixels)
+
+    def _embed(self, batch: list[_Prepared]) -> list[tuple[_Prepared, Vectors | None]]:
+        """The vectors of a batch, images and texts each in one run; None beside an error."""
+        vectors: dict[int, Vectors] = {}
+        images = [prepared for prepared in batch if prepared.pixels is not None]
+        texts = [prepared for prepared in batch if prepared.pixels is None and prepared.error is None]
+        self._embed_some(images, self._image_vectors, vectors)
+        self._embed_some(texts, self._text_vectors, vectors)
+        return [(prepared, vectors.get(id(prepared))) for prepared in batch]
+
+    def _embed_some(
+        self, some: list[_Prepared], run: Callable[[list[_Prepared]], Vectors], vectors: dict[int, Vectors]
+    ) -> None:
+        """Embed, halving what fails until the item that fails alone is found."""
+        if not some:
+            return
+        try:
+            for prepared, vector in zip(some, run(some), strict=True):
+                vectors[id(prepared)] = vector
+        except ModelError as error:
+            if len(some) == 1:
+                some[0].error = error
+                return
+            middle = len(some) // 2
+            self._embed_some(some[:middle], run, vectors)
+            self._embed_some(some[middle:], run, vectors)
+
+    def _image_vectors(self, some: list[_Prepared]) -> Vectors:
+        return self._encoder.encode_pixels(np.stack([prepared.pixels for prepared in some if prepared.pixels is not None]))
+
+    def _text_vectors(self, some: list[_Prepared]) -> Vectors:
+        embedded = self._encoder.encode_texts([prepared.task.record.text or "" for prepared in some])
+        self._report.truncated += sum(embedded.truncated)
+        return embedded.vectors
+
+    def _store(self, batch: list[tuple[_Prepared, Vectors | None]]) -> None:
+        """Write a batch; count it once it is acknowledged."""
+        written: list[tuple[Task, Record]] = []
+        points: list[Point] = []
+        for prepared, vector in batch:
+            task, record = prepared.task, prepared.task.record
+            if vector is None:
+                self._fail(task, prepared.error or ModelError("The encoder gave no vector."))
+                continue
+            written.append((task, record))
+            points.append(Point(task.id, vector, to_payload(task.described(record), task.payload)))
+        self._collection.upsert(points)
+        while late := self._planner.settle(written):
+            written = [(task, task.record) for task, _ in written]
+            for task in late:
+                self._collection.replace_record(task.id, task.described(task.record))
+        drop_locations(self._collection, [replaced for task, _ in written for replaced in task.replaces])
+        self._report.indexed += len(points)
+        self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
+
+    def _fail(self, task: Task, error: CrosslensError) -> None:
+        """A failure for every place the content was found; twins were counted as skipped before it was known."""
+        self._planner.forget([task])
+        self._report.skipped -= len(task.record.locations) - 1
+        self._report.failures += [Failure.of(location.source, error) for location in task.record.locations]
+
+
+class _Budget:
+    """Bytes in flight: `take` waits until there is room, or the run is over."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> bool:
+        """Wait for room, then take it; whatever is alone has room. False once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._used == 0 or self._used + count <= self._limit)
+            self._used += count
+            return not self._closed
+
+    def give_back(self, count: int) -> None:
+        """Make room again."""
+        with self._changed:
+            self._used -= count
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _until(found: Iterable[Candidate | Failure], stop: threading.Event) -> Iterator[Candidate | Failure]:
+    for each in found:
+        if stop.is_set():
+            return
+        yield each

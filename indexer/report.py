@@ -1,0 +1,92 @@
+"""What an ingest did: counters that add up, and every failure."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from indexer.errors import CrosslensError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One source that did not become an item, and why."""
+
+    source: str
+    code: str
+    message: str
+    remedy: str
+
+    @classmethod
+    def of(cls, source: str, error: CrosslensError) -> Failure:
+        """The failure that an error is for a source."""
+        return cls(source, error.code, error.message, error.remedy)
+
+    def as_dict(self) -> dict[str, str]:
+        """As it is reported in JSON."""
+        return {"source": self.source, "code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+@dataclass
+class Report:
+    """The counters of one ingest: `total` is `indexed + skipped + failed`, once it is over.
+
+    An item counts as indexed when its vector, its payload or its identity was written; as skipped when the index held all of that
+    already, if only a new location of it was noted.
+    """
+
+    collection: str
+    model: str
+    job: str = field(default_factory=lambda: str(uuid.uuid4()))
+    indexed: int = 0
+    skipped: int = 0
+    decoded: int = 0
+    """Images decoded; what was skipped was not."""
+    passed_over: int = 0
+    """Files in the folders that are no media, and were not taken for any."""
+    failures: list[Failure] = field(default_factory=list)
+    truncated: int = 0
+    """Texts that were longer than the model reads."""
+    interrupted: bool = False
+    planning: bool = True
+    """Whether more sources may still come."""
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Sources that did not become an item."""
+        return len(self.failures)
+
+    @property
+    def total(self) -> int:
+        """Sources that were dealt with."""
+        return self.indexed + self.skipped + self.failed
+
+    @property
+    def items_per_second(self) -> float:
+        """Sources dealt with per second of the whole run."""
+        return self.total / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `crosslens ingest --json` prints it."""
+        warnings = []
+        if self.truncated:
+            warnings.append(f"{self.truncated} texts were longer than the model reads: their ends were cut off.")
+        return {
+            "job": self.job,
+            "collection": self.collection,
+            "model": self.model,
+            "total": self.total,
+            "indexed": self.indexed,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "failures": [failure.as_dict() for failure in self.failures],
+            "passed_over": self.passed_over,
+            "interrupted": self.interrupted,
+            "warnings": warnings,
+            "seconds": round(self.seconds, 3),
+            "items_per_second": round(self.items_per_second, 2),
+        }
