@@ -174,7 +174,9 @@ class _Run:
             self._embed_some(some[middle:], run, vectors)
 
     def _image_vectors(self, some: list[_Prepared]) -> Vectors:
-        return self._encoder.encode_pixels(np.stack([prepared.pixels for prepared in some if prepared.pixels is not None]))
+        return self._encoder.encode_pixels(
+            np.stack([prepared.pixels for prepared in some if prepared.pixels is not None])
+        )
 
     def _text_vectors(self, some: list[_Prepared]) -> Vectors:
         embedded = self._encoder.encode_texts([prepared.task.record.text or "" for prepared in some])
