@@ -58,8 +58,9 @@ def ingest(
 ) -> Report:
     """Index folders, files, globs and text files of captions.
 
-    `progress` is called with the report after every batch; setting `stop` ends planning, and what is in flight is still stored. What
-    is indexed already is skipped without decoding, so that the same call again goes on where this one ended.
+    `progress` is called with the report after every batch; setting `stop` ends planning, and what is in flight is
+    still stored. What is indexed already is skipped without decoding, so that the same call again goes on where this
+    one ended.
 
     Raises:
         SourceNotFound: a source names nothing; nothing was done then.
@@ -174,9 +175,8 @@ class _Run:
             self._embed_some(some[middle:], run, vectors)
 
     def _image_vectors(self, some: list[_Prepared]) -> Vectors:
-        return self._encoder.encode_pixels(
-            np.stack([prepared.pixels for prepared in some if prepared.pixels is not None])
-        )
+        pixels = [prepared.pixels for prepared in some if prepared.pixels is not None]
+        return self._encoder.encode_pixels(np.stack(pixels))
 
     def _text_vectors(self, some: list[_Prepared]) -> Vectors:
         embedded = self._encoder.encode_texts([prepared.task.record.text or "" for prepared in some])

@@ -70,8 +70,8 @@ class Planner:
     def settle(self, written: list[tuple[Task, Record]]) -> list[Task]:
         """Say what was written, each task with the record that was; gives those that gained a location meanwhile.
 
-        As long as it gives any, write those again. Once it gives none, later sources of the content are looked up in the index,
-        where they are.
+        As long as it gives any, write those again. Once it gives none, later sources of the content are looked up in
+        the index, where they are.
         """
         with self._lock:
             late = [task for task, record in written if task.record is not record]

@@ -33,8 +33,8 @@ class Failure:
 class Report:
     """The counters of one ingest: `total` is `indexed + skipped + failed`, once it is over.
 
-    An item counts as indexed when its vector, its payload or its identity was written; as skipped when the index held all of that
-    already, if only a new location of it was noted.
+    An item counts as indexed when its vector or its payload was written; as skipped when the index held both already,
+    even if a new location of it was noted.
     """
 
     collection: str

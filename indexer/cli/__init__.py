@@ -33,8 +33,7 @@ class PluginGroup(click.Group):
         if own := super().get_command(ctx, name):
             return own
         for point in entry_points(group=self._plugins, name=name):
-            command = point.load()
-            assert isinstance(command, click.Command)
+            command: click.Command = point.load()
             return command
         return None
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from indexer.errors import (
     InvalidTextSource,
@@ -79,10 +79,7 @@ def source_of(path: Path) -> str:
 def path_of(source: str) -> Path:
     """The path that `source_of` made a source of."""
     if source.startswith(_ESCAPED):
-        return Path(
-            os.fsdecode(
-                unquote(source.removeprefix(_ESCAPED), errors="surrogateescape").encode("utf-8", "surrogateescape")
-            )
+        return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(_ESCAPED))))
         )
     return Path(source)
 

@@ -6,23 +6,8 @@ SNIFF_BYTES = 64
 """Bytes from a file's beginning that `sniff` looks at."""
 
 IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".dib",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif", ".heic")
+    + (".heif", ".hif")
 )
 """Names by which a file in a folder claims to be an image that is read; if it is none, that is a failure."""
 
@@ -57,6 +42,7 @@ _MAGIC = (
     (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
     (b"\x1aE\xdf\xa3", "video/webm"),
 )
+_BMP_HEADER_SIZES = frozenset((12, 40, 52, 56, 64, 108, 124))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _VIDEO_BRANDS = frozenset((b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4", b"3gp5", b"iso5"))
 
@@ -69,22 +55,14 @@ def sniff(head: bytes) -> str | None:
     for magic, media_type in _MAGIC:
         if head.startswith(magic):
             return media_type
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "video/x-msvideo"
-    if (
-        head[:2] == b"BM"
-        and len(head) >= 18
-        and int.from_bytes(head[14:18], "little") in {12, 40, 52, 56, 64, 108, 124}
-    ):
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}.get(head[8:12])
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "image/bmp"
     if head[4:8] == b"ftyp":
         return _of_brands(head)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"<svg"):
-        return "image/svg+xml"
-    return None
+    return "image/svg+xml" if text.startswith(b"<svg") else None
 
 
 def _of_brands(head: bytes) -> str | None:
