@@ -23,6 +23,12 @@ class Settings(BaseSettings):
     qdrant_url: str | None = Field(None, description="A Qdrant server; unset, the embedded index is used.")
     qdrant_api_key: str | None = Field(None, description="The Qdrant server's key.")
 
+    optimize_after: int = Field(
+        20_000,
+        gt=0,
+        description="New points in the embedded index before it is optimized; a scan is as fast.",
+    )
+
     max_pixels: int = Field(100_000_000, gt=0, description="Images of more pixels are refused undecoded.")
     max_bytes: int = Field(256 * 2**20, gt=0, description="Files of more bytes are refused unread.")
 

@@ -80,7 +80,6 @@ def path_of(source: str) -> Path:
     """The path that `source_of` made a source of."""
     if source.startswith(_ESCAPED):
         return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(_ESCAPED))))
-        )
     return Path(source)
 
 

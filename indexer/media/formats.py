@@ -6,8 +6,8 @@ SNIFF_BYTES = 64
 """Bytes from a file's beginning that `sniff` looks at."""
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif", ".heic")
-    + (".heif", ".hif")
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"}
+    | {".avif", ".heic", ".heif", ".hif"}
 )
 """Names by which a file in a folder claims to be an image that is read; if it is none, that is a failure."""
 
