@@ -207,7 +207,7 @@ class _Run:
         """A failure for every place the content was found; twins were counted as skipped before it was known."""
         self._planner.forget([task])
         self._report.skipped -= len(task.record.locations) - 1
-        self._report.failures += [Failure.of(location.source, error) for location in task.record.locations]
+        self._report.failures += [Failure(location.source, error) for location in task.record.locations]
 
 
 class _Budget:

@@ -96,7 +96,7 @@ class Planner:
             try:
                 task = self._read(candidate)
             except MediaError as error:
-                self._report.failures.append(Failure.of(candidate.source, error))
+                self._report.failures.append(Failure(candidate.source, error))
                 continue
             if before is not None and before[0] != task.id:
                 task.replaces.append((before[0], candidate.source))

@@ -15,18 +15,11 @@ class Failure:
     """One source that did not become an item, and why."""
 
     source: str
-    code: str
-    message: str
-    remedy: str
+    error: CrosslensError
 
-    @classmethod
-    def of(cls, source: str, error: CrosslensError) -> Failure:
-        """The failure that an error is for a source."""
-        return cls(source, error.code, error.message, error.remedy)
-
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """As it is reported in JSON."""
-        return {"source": self.source, "code": self.code, "message": self.message, "remedy": self.remedy}
+        return {"source": self.source, **self.error.as_dict()}
 
 
 @dataclass

@@ -13,7 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.errors import MediaError
 from indexer.items import Kind, Record
+from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from search_api.engine import SearchAnswer
@@ -52,6 +54,22 @@ class _Card:
     caption: str | None
     picture: str | None
     """A data URI."""
+
+
+def stored_thumbnails(settings: Settings) -> Callable[[Record], bytes | None]:
+    """Makes the thumbnail of an item's original; None where that is gone."""
+    from indexer.media.originals import Originals  # noqa: PLC0415
+    from indexer.media.thumbnails import thumbnail  # noqa: PLC0415
+
+    originals = Originals(settings.uploads_folder, max_bytes=settings.max_bytes)
+
+    def make(record: Record) -> bytes | None:
+        try:
+            return thumbnail(originals.read(record), THUMBNAIL_SIZE, settings.max_pixels)
+        except MediaError:
+            return None
+
+    return make
 
 
 def write_contact_sheet(

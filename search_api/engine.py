@@ -175,9 +175,7 @@ class SearchEngine:
             for (place, text), vector, cut in zip(texts, embedded.vectors, embedded.truncated, strict=True):
                 vectors[place] = vector
                 if cut:
-                    warnings.append(
-                        f"{_shortened(text)!r} is longer than the model reads: its end was cut off."
-                    )
+                    warnings.append(f"{_shortened(text)!r} is longer than the model reads: its end was cut off.")
 
         images = [(place, term.image) for place, term in enumerate(terms) if term.image is not None]
         if images:

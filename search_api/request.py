@@ -73,9 +73,7 @@ class Term(BaseModel):
     def _one_thing_with_weight(self) -> Self:
         given = [name for name in ("text", "image", "item", "vector") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"needs exactly one of text, image, item and vector, not {' and '.join(given) or 'none'}"
-            )
+            raise ValueError(f"needs exactly one of text, image, item and vector, not {' and '.join(given) or 'none'}")
         if self.weight == 0:
             raise ValueError("has a weight of 0; leave the term out instead")
         return self

@@ -16,8 +16,8 @@ from typing import Any
 import click
 import structlog
 
+from indexer.logs import configure_logging
 from indexer.settings import Settings
-from search_api.logs import configure_logging
 from workers.supervisor import follow_parent
 
 THREADS = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from flask import current_app
 
-from indexer.errors import BundleNotFound, CollectionNotFound, ModelMismatch, VectorIndexError
+from indexer.errors import CollectionNotFound, ModelError, VectorIndexError
 from indexer.settings import Settings
 from search_api.batched import BatchedEncoder
 from search_api.engine import SearchEngine
 
 if TYPE_CHECKING:
     from indexer.media.originals import Originals
+    from indexer.models.encoder import Encoder
     from indexer.store.collection import Collection
     from indexer.store.store import Store
+    from indexer.uploads import Outcome, Upload
 
 _log = structlog.get_logger("api")
+
+SESSION_THREADS = 1
+"""Per run: requests run beside each other, and one that takes every core makes all others wait."""
 
 ENGINE_SECONDS = 2.0
 """How long a collection's metadata is believed without asking the index: saves a round trip a search."""
@@ -35,7 +41,10 @@ class Services:
         self._lock = threading.RLock()
         self._open = ExitStack()
         self._store: Store | None = None
+        self._models: dict[str, str] = {}
+        """Fingerprints by model name."""
         self._encoders: dict[str, BatchedEncoder] = {}
+        """By fingerprint."""
         self._engines: dict[str, tuple[float, SearchEngine]] = {}
 
     @property
@@ -67,12 +76,17 @@ class Services:
             BundleNotFound: it is not installed.
         """
         with self._lock:
-            if model not in self._encoders:
+            if model not in self._models:
                 from indexer.models.encoder import load_encoder  # noqa: PLC0415
 
-                encoder = BatchedEncoder(load_encoder(self.settings, model))
-                self._encoders[model] = self._open.enter_context(encoder)
-            return self._encoders[model]
+                encoder = load_encoder(self.settings, model, threads=SESSION_THREADS)
+                self._models[model] = encoder.fingerprint
+                if encoder.fingerprint not in self._encoders:
+                    self._add(encoder)
+            return self._encoders[self._models[model]]
+
+    def _add(self, encoder: Encoder) -> None:
+        self._encoders[encoder.fingerprint] = self._open.enter_context(BatchedEncoder(encoder))
 
     def encoder_of(self, collection: Collection) -> BatchedEncoder:
         """The encoder that a collection was filled with.
@@ -80,19 +94,24 @@ class Services:
         Raises:
             ModelMismatch: its bundle is not installed here, or has other weights by the same name.
         """
-        try:
-            encoder = self.encoder(collection.model)
-        except BundleNotFound as error:
-            raise ModelMismatch(
-                f"The collection {collection.name!r} was made with {collection.model!r}, which is not installed here.",
-                remedy="Install that bundle, or ingest into a new collection.",
-            ) from error
-        if encoder.fingerprint != collection.fingerprint:
-            raise ModelMismatch(
-                f"The collection {collection.name!r} was made with another version of {collection.model!r} "
-                f"({collection.fingerprint}, here {encoder.fingerprint})."
-            )
-        return encoder
+        with self._lock:
+            if collection.fingerprint not in self._encoders:
+                from indexer.models.encoder import load_encoder_of  # noqa: PLC0415
+
+                self._add(load_encoder_of(self.settings, collection.model, collection.fingerprint))
+            return self._encoders[collection.fingerprint]
+
+    def ingest(self, collection: Collection, uploads: Sequence[Upload]) -> list[Outcome]:
+        """Store and index uploads; an outcome each."""
+        from indexer.uploads import ingest_uploads  # noqa: PLC0415
+
+        return ingest_uploads(
+            uploads,
+            collection=collection,
+            encoder=self.encoder_of(collection),
+            originals=self.originals,
+            settings=self.settings,
+        )
 
     def collection(self, name: str) -> Collection:
         """A collection, as the index has it now.
@@ -101,6 +120,13 @@ class Services:
             CollectionNotFound: there is none of that name.
         """
         return self.store.get(name)
+
+    def ready_collection(self, name: str) -> Collection:
+        """A collection to upload into; made for the default model if there is none."""
+        try:
+            return self.collection(name)
+        except CollectionNotFound:
+            return self.create(name)[0]
 
     def engine(self, name: str) -> SearchEngine:
         """The search engine of a collection, its metadata not older than `ENGINE_SECONDS`."""
@@ -142,7 +168,9 @@ class Services:
 
     def check_model(self) -> None:
         """Embed a canary with the default model and compare it with its golden vector."""
-        self.encoder(self.settings.model).check()
+        from indexer.models.golden import check_golden  # noqa: PLC0415
+
+        check_golden(self.encoder(self.settings.model), canary=True)
 
     def check_index(self) -> None:
         """Ask the index for a sign of life."""
@@ -153,7 +181,7 @@ class Services:
         for check in (self.check_index, self.check_model):
             try:
                 check()
-            except (VectorIndexError, BundleNotFound) as error:
+            except (VectorIndexError, ModelError) as error:
                 _log.warning("not ready", code=error.code, detail=error.message)
 
     def close(self) -> None:
@@ -162,6 +190,7 @@ class Services:
             self._open.close()
             self._store = None
             self._encoders.clear()
+            self._models.clear()
             self._engines.clear()
 
 

@@ -15,6 +15,7 @@ import click
 
 from indexer.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, print_error
 from indexer.errors import CrosslensError
+from indexer.logs import configure_logging
 
 
 class PluginGroup(click.Group):
@@ -43,6 +44,7 @@ class Root(PluginGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was called."""
+        configure_logging("warning")
         try:
             return super().invoke(ctx)
         except CrosslensError as error:

@@ -193,7 +193,14 @@ class EdgeCollection:
 
     def _optimize(self, following: Path) -> bool:
         """Run the child on the copy; whether it succeeded."""
-        command = [sys.executable, "-m", "indexer.edge.build", str(following)]
+        command = [
+            sys.executable,
+            "-m",
+            "indexer.edge.build",
+            str(following),
+            str(self.size),
+            self._description["distance"],
+        ]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as child:  # noqa: S603  our own command line
             self._child = child
             code = child.wait()

@@ -111,21 +111,21 @@ def _walk(folder: Path, report: Counts, above: tuple[tuple[int, int], ...]) -> I
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        yield Failure.of(source_of(folder), _unreadable(error))
+        yield Failure(source_of(folder), _unreadable(error))
         return
     for name in names:
         path = folder / name
         try:
             status = path.stat()
         except OSError as error:
-            yield Failure.of(source_of(path), _unreadable(error))
+            yield Failure(source_of(path), _unreadable(error))
             continue
         if stat.S_ISDIR(status.st_mode):
             inside = (status.st_dev, status.st_ino)
             if above and inside == above[0] and not path.is_symlink():
                 continue  # Crosslens' own data folder
             if inside in (*above, here):
-                yield Failure.of(source_of(path), SymlinkLoop("The link leads back to a folder above it."))
+                yield Failure(source_of(path), SymlinkLoop("The link leads back to a folder above it."))
             else:
                 yield from _walk(path, report, (*above, here))
         elif _is_media(path, status):
@@ -152,9 +152,9 @@ def _candidate(path: Path, status: os.stat_result | None = None) -> Candidate | 
     try:
         status = status or path.stat()
     except OSError as error:
-        return Failure.of(source, _unreadable(error))
+        return Failure(source, _unreadable(error))
     if not stat.S_ISREG(status.st_mode):
-        return Failure.of(source, Unreadable("This is no regular file but a pipe, socket or device."))
+        return Failure(source, Unreadable("This is no regular file but a pipe, socket or device."))
     return Candidate(source, path, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
@@ -189,9 +189,9 @@ def _texts(path: Path) -> Iterator[Candidate | Failure]:
                         raise InvalidTextSource(f"The line has more than {_MAX_LINE:,} bytes.")
                     yield read(f"{source}:{number}", line, path.parent)
                 except InvalidTextSource as error:
-                    yield Failure.of(f"{source}:{number}", error)
+                    yield Failure(f"{source}:{number}", error)
     except OSError as error:
-        yield Failure.of(source, _unreadable(error))
+        yield Failure(source, _unreadable(error))
 
 
 def _decoded(line: bytes) -> str:

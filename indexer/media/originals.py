@@ -52,5 +52,13 @@ class Originals:
                 return data
         raise MediaGone("The original is no longer where it was indexed from, or has changed since.")
 
+    def path_of(self, source: str) -> Path:
+        """Where the file of an `upload:` source is."""
+        return self._path(source.removeprefix(UPLOAD))
+
+    def discard(self, source: str) -> None:
+        """Remove an upload that became no item."""
+        self.path_of(source).unlink(missing_ok=True)
+
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

@@ -39,7 +39,11 @@ class MicroBatcher(Generic[Item, Result]):
         self._thread.start()
 
     def submit(self, item: Item) -> Result:
-        """The result of one item; raises what its run raised.
+        """The result of one item; raises what its run raised, and as `begin`."""
+        return self.begin(item).result()
+
+    def begin(self, item: Item) -> Future[Result]:
+        """The result of one item, to come.
 
         Raises:
             Overloaded: too many are waiting, or the batcher is closed.
@@ -52,7 +56,7 @@ class MicroBatcher(Generic[Item, Result]):
                 self._waiting.put_nowait((item, done))
             except queue.Full as error:
                 raise Overloaded("Too many requests are waiting for the encoder.") from error
-        return done.result()
+        return done
 
     def close(self) -> None:
         """Answer what waits, then stop."""

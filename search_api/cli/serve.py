@@ -9,10 +9,10 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 
 import click
 
+from indexer.cli.options import common_options
 from indexer.errors import UsageError
 from indexer.settings import Settings
 from search_api.loopback import is_loopback
@@ -25,16 +25,14 @@ READY_SECONDS = 60.0
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; loopback alone.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document when ready.")
-def serve(host: str, port: int, data: Path | None, as_json: bool) -> None:
+@common_options()
+def serve(host: str, port: int, settings: Settings, as_json: bool) -> None:
     """Serve the HTTP API until Ctrl-C.
 
     What dies is started again, and nothing is left behind. Only this machine can connect.
     """
-    from search_api.logs import configure_logging  # noqa: PLC0415
+    from indexer.logs import configure_logging  # noqa: PLC0415
 
-    settings = Settings() if data is None else Settings(data=data)
     configure_logging(settings.log_level)
     listener = listen(host, port)
     address = listener.getsockname()
@@ -95,9 +93,7 @@ def _announce(url: str, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"url": url, "pid": os.getpid(), "data": str(settings.data)}))
         return
-    click.echo(
-        f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next:"
-    )
+    click.echo(f"Crosslens is ready at {url} with the data of {settings.data}. Ctrl-C stops it. Next:")
     click.echo(f"  curl -F file=@photo.jpg {url}/v1/collections/{settings.collection}/items")
     click.echo(
         f'  curl --json \'{{"query": [{{"text": "a dog on a beach"}}]}}\' '

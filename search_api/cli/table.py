@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from indexer.cli.options import printable
+
 if TYPE_CHECKING:
     from search_api.engine import SearchAnswer, SearchResult
 
@@ -24,14 +26,6 @@ def print_answer(answer: SearchAnswer, *, title: str | None = None) -> None:
         return
     for rank, result in enumerate(answer.results, start=1):
         click.echo("\t".join((str(rank), f"{result.score:.4f}", result.record.kind, *_what(result))).rstrip())
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal would obey or a line would break at; file names may hold anything."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
 
 
 def shown_source(source: str) -> str:
@@ -60,9 +54,7 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
         return
     calibrated = any(result.relevance is not None for result in answer.results)
     worded = any(_what(result)[1] for result in answer.results)
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", pad_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", pad_edge=False)
     table.add_column("#", justify="right", style="dim")
     table.add_column("score", justify="right")
     table.add_column("")

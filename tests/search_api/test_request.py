@@ -101,8 +101,12 @@ def test_only_strict_json_is_json(body: bytes) -> None:
 
 _anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["query", "text", "image", "item", "vector", "weight", "filter", "limit"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["query", "text", "image", "item", "vector", "weight", "filter", "limit"]), inner
+        )
+    ),
     max_leaves=12,
 )
 

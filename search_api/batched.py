@@ -1,0 +1,67 @@
+"""An encoder that many threads ask at once: what they ask for within a moment is embedded in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.models.batching import MicroBatcher
+from indexer.models.encoder import Encoder, TextEmbeddings
+
+Vectors = NDArray[np.float32]
+
+
+class BatchedEncoder(Encoder):
+    """An encoder whose runs are shared among threads. Close it, or use it as a context."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder.bundle)
+        self._encoder = encoder
+        self._texts: MicroBatcher[str, tuple[Vectors, bool]] = MicroBatcher(self._run_texts)
+        self._pixels: MicroBatcher[Vectors, Vectors] = MicroBatcher(self._run_pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        """As `Encoder.encode_texts`, in a run that other threads may share."""
+        begun = [self._texts.begin(text) for text in texts]
+        embedded = [each.result() for each in begun]
+        vectors = [vector for vector, _ in embedded]
+        return TextEmbeddings(
+            vectors=np.stack(vectors) if vectors else np.empty((0, self.dimension), dtype=np.float32),
+            truncated=[cut for _, cut in embedded],
+        )
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """As `Encoder.encode_images`, in a run that other threads may share."""
+        if not images:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return self.encode_pixels(np.stack([self.prepare(image) for image in images]))
+
+    def encode_pixels(self, pixels: Vectors) -> Vectors:
+        """As `Encoder.encode_pixels`, in a run that other threads may share."""
+        begun = [self._pixels.begin(row) for row in pixels]
+        return np.stack([each.result() for each in begun])
+
+    def _run_texts(self, texts: list[str]) -> list[tuple[Vectors, bool]]:
+        embedded = self._encoder.encode_texts(texts)
+        return list(zip(embedded.vectors, embedded.truncated, strict=True))
+
+    def _run_pixels(self, rows: list[Vectors]) -> list[Vectors]:
+        return list(self._encoder.encode_pixels(np.stack(rows)))
+
+    def close(self) -> None:
+        """Answer what waits, then stop."""
+        self._texts.close()
+        self._pixels.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,93 @@
+"""`crosslens search`: by text, by image, by an item, or by a mixture of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from indexer.cli.options import common_options, print_json
+from indexer.items import Kind
+from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from search_api.contact_sheet import Asked
+    from search_api.engine import SearchAnswer
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(path_type=Path), multiple=True, help="A picture to look for; may be repeated.")
+@click.option("--item", multiple=True, help="The id of an item to look for its like; may be repeated.")
+@click.option("-k", "--limit", default=10, show_default=True, type=click.IntRange(1, 100), help="How many results.")
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in Kind]),
+    help="Find images or texts alone. Unset, a collection of both is answered by turns, the best image first.",
+)
+@click.option("--filter", "filter_json", metavar="JSON", help="A filter in Qdrant's language, over the payload.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also write the results as a page to look at."
+)
+@common_options()
+def search(
+    text: str | None,
+    image: tuple[Path, ...],
+    item: tuple[str, ...],
+    limit: int,
+    kind: str | None,
+    filter_json: str | None,
+    sheet: Path | None,
+    settings: Settings,
+    as_json: bool,
+) -> None:
+    """Search by TEXT, by image, by item, or by all of them together.
+
+    Results are printed best first, with the cosine that they were ranked by.
+    """
+    from search_api.local import local_engine  # noqa: PLC0415
+    from search_api.request import SearchRequest, parse_json  # noqa: PLC0415
+
+    if not text and not image and not item:
+        raise click.UsageError('Say what to look for: crosslens search "a dog", or --image FILE, or --item ID.')
+    pictures = [_picture(path, settings) for path in image]
+    terms: list[dict[str, Any]] = [{"text": text}] if text else []
+    terms += [{"image": picture} for picture in pictures] + [{"item": each} for each in item]
+    among = parse_json(filter_json.encode(), "--filter") if filter_json else None
+    request = SearchRequest.parse({"query": terms, "limit": limit, "kind": kind, "filter": among})
+    with local_engine(settings) as engine:
+        answer = engine.search(request)
+    if sheet is not None:
+        _write_sheet(sheet, answer, _asked(text, pictures, item, settings), settings)
+    if as_json:
+        print_json(answer.as_dict())
+        return
+    from search_api.cli.table import print_answer  # noqa: PLC0415
+
+    print_answer(answer)
+    if sheet is not None:
+        click.echo(f"The page to look at: {sheet}", err=True)
+
+
+def _picture(path: Path, settings: Settings) -> bytes:
+    from indexer.media.decode import read_file  # noqa: PLC0415
+
+    return read_file(path, max_bytes=settings.max_bytes)
+
+
+def _asked(text: str | None, pictures: list[bytes], items: tuple[str, ...], settings: Settings) -> list[Asked]:
+    from indexer.media.thumbnails import thumbnail  # noqa: PLC0415
+    from search_api.contact_sheet import THUMBNAIL_SIZE, Asked  # noqa: PLC0415
+
+    words = [text] if text else []
+    words += [f"like {item}" for item in items]
+    shown = [Asked(picture=thumbnail(picture, THUMBNAIL_SIZE, settings.max_pixels)) for picture in pictures]
+    return [*(Asked(words=each) for each in words), *shown]
+
+
+def _write_sheet(path: Path, answer: SearchAnswer, asked: list[Asked], settings: Settings) -> None:
+    from search_api.contact_sheet import Section, stored_thumbnails, write_contact_sheet  # noqa: PLC0415
+
+    title = asked[0].words or "like this picture"
+    write_contact_sheet(path, [Section(asked, answer)], title=title, thumbnail=stored_thumbnails(settings))
