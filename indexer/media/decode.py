@@ -32,6 +32,8 @@ from indexer.media.formats import PILLOW_FORMATS, SNIFF_BYTES, sniff
 
 # Our own cap is checked from the header, for every format; Pillow's, which only warns at first, is then in the way.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow warns of (odd metadata, mostly) is either harmless or becomes an error below.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _DRAFT_SCALE = 2
 _ORIENTATION = 0x0112
@@ -86,6 +88,7 @@ def decode(data: bytes, *, target: int | None = None, max_pixels: int) -> Decode
         Unreadable: it cannot be decoded for another reason.
     """
     media_type = _media_type(data)
+    _check_end(data, media_type)
     with _errors_of_pillow():
         with _opened(data, media_type) as opened:
             width, height = opened.size
@@ -94,7 +97,6 @@ def decode(data: bytes, *, target: int | None = None, max_pixels: int) -> Decode
             if width < 1 or height < 1:
                 raise Unreadable("The image declares no pixels.")
             orientation = _orientation(opened)
-            _check_end(data, media_type)
             if target is not None and media_type == "image/jpeg":
                 opened.draft(None, (_DRAFT_SCALE * target, _DRAFT_SCALE * target))
             opened.load()
@@ -129,9 +131,7 @@ def _opened(data: bytes, media_type: str) -> ImageFile.ImageFile:
 def _errors_of_pillow() -> Iterator[None]:
     """Whatever Pillow and its decoders raise over a bad file, as an error of ours."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except MediaError:
         raise
     except (EOFError, struct.error, IndexError) as error:

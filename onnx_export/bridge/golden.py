@@ -1,4 +1,4 @@
-"""Golden inputs of `bridge`: pictures drawn by this code, so nobody owns them, and sentences that exercise the tokenizer.
+"""Golden inputs of `bridge`: pictures drawn by this code, so nobody owns them, and sentences that try the tokenizer.
 
 No picture is square: a square one cannot tell a crop from a squash. One has its long side across, one upright, one is
 so wide that a crop keeps less than half of it, and one carries an EXIF orientation.
@@ -71,7 +71,7 @@ def draw_images(folder: Path) -> list[str]:
     for name, picture in pictures.items():
         exif = Image.Exif()
         if name == "turned.png":
-            picture = picture.transpose(Image.Transpose.ROTATE_90)
+            picture = picture.transpose(Image.Transpose.ROTATE_90)  # noqa: PLW2901
             exif[0x0112] = 6  # orientation: turn clockwise to look at it
         picture.save(folder / name, optimize=True, exif=exif if exif else None)
     return list(pictures)

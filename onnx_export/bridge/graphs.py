@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 OPSET = 18
 IR_VERSION = 10  # the oldest that MiniLM's own graph needs: older runtimes read it too
 
-# What follows MiniLM's token vectors. `mixed` has the parts of one vector side by side, each of unit length times the
-# square root of its weight, so that one dot product is the weighted sum of the parts' cosines.
+# What follows MiniLM's token vectors.
 _TEXT_TAIL = """
 <ir_version: 10, opset_import: ["" : 18]>
 tail (float[batch, length, 384] tokens, int64[batch, length] attention_mask) => (float[batch, dimension] features)
@@ -30,16 +29,13 @@ tail (float[batch, length, 384] tokens, int64[batch, length] attention_mask) => 
     centred = Sub (sentence, text_centre)
     named = LpNormalization <axis = -1, p = 2> (centred)
     shifted = Gemm (named, head_weight, head_bias)
-    learnt = LpNormalization <axis = -1, p = 2> (shifted)
-    named_part = Mul (named, named_share)
-    learnt_part = Mul (learnt, learnt_share)
-    features = Concat <axis = -1> (named_part, learnt_part)
+    features = LpNormalization <axis = -1, p = 2> (shifted)
 }
 """
 
 
 def export_image_graph(tower: torch.nn.Module, size: int, path: Path) -> None:
-    """Write `tower` (pixels float32 (batch, 3, size, size) -> features (batch, D)) as an ONNX graph with a dynamic batch."""
+    """Write `tower` (pixels float32 (batch, 3, size, size) to features (batch, D)) as an ONNX graph of any batch."""
     program = torch.onnx.export(
         tower.eval(),
         (torch.zeros(2, 3, size, size),),
@@ -50,7 +46,8 @@ def export_image_graph(tower: torch.nn.Module, size: int, path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
-    assert program is not None
+    if program is None:
+        raise RuntimeError("the exporter gave no program")
     model = program.model_proto
     model.ir_version = IR_VERSION
     del model.graph.value_info[:]
@@ -63,13 +60,12 @@ def join_text_graph(
     centre: NDArray[np.float32],
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
-    shares: tuple[float, float],
     path: Path,
 ) -> None:
     """Write MiniLM with pooling, centring and the linear head behind it.
 
     Inputs `input_ids` and `attention_mask`, int64 (batch, length), both dynamic; output `features` float32
-    (batch, D). `weight` is (384, D2), `shares` the factors of the class-name part and of the learnt part.
+    (batch, D). `weight` is (384, D), the text head with the identity added; `bias` is (D,).
     """
     model = onnx.load(minilm)
     _look_up_before_scaling(model.graph)
@@ -81,8 +77,6 @@ def join_text_graph(
         "text_centre": centre,
         "head_weight": weight,
         "head_bias": bias,
-        "named_share": np.float32(shares[0]),
-        "learnt_share": np.float32(shares[1]),
     }
     hidden = model.graph.output[0].name
     for node in tail.node:
@@ -91,7 +85,7 @@ def join_text_graph(
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
     )
-    dimension = len(centre) + len(bias)
+    dimension = len(bias)
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", dimension]))
     del model.graph.value_info[:]
@@ -100,7 +94,7 @@ def join_text_graph(
 
 
 def _look_up_before_scaling(graph: onnx.GraphProto) -> None:
-    """Gather the int8 rows of an embedding table first and scale those: the table is never expanded to 47 MB of floats."""
+    """Gather the int8 rows of an embedding table first, then scale: the table is never expanded to 47 MB of floats."""
     table = "inner.embeddings.word_embeddings.weight"
     producers = {node.output[0]: node for node in graph.node}
     lookup = next(node for node in graph.node if node.op_type == "Gather" and node.input[0] == table)

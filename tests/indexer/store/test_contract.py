@@ -1,0 +1,221 @@
+"""The same calls to the index process and to qdrant-client's own local mode: the same answers.
+
+With CROSSLENS_TEST_QDRANT_URL set, a real Qdrant server is held to the same.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from indexer.edge.client import Attached, attach
+from indexer.settings import Settings
+
+NAME = "contract"
+SIZE = 8
+COUNT = 60
+IDS = [str(uuid.UUID(int=number + 1)) for number in range(COUNT)]
+TAGS = ["beach", "city", "forest"]
+
+
+def payload(number: int) -> dict[str, Any]:
+    whole: dict[str, Any] = {
+        "tag": TAGS[number % 3],
+        "year": 2000 + number % 10,
+        "score": number / 7,
+        "seen": f"2024-01-{1 + number % 28:02}T00:00:00Z",
+        "flag": number % 2 == 0,
+        "crosslens": {"locations": [{"source": f"/a/{number}"}, {"source": f"/b/{number % 5}"}]},
+    }
+    if number % 4 == 0:
+        del whole["tag"]
+    if number % 5 == 0:
+        whole["nothing"] = None
+    return whole
+
+
+def fill(client: QdrantClient) -> None:
+    vectors = np.random.default_rng(1).normal(size=(COUNT, SIZE)).astype(np.float32)
+    client.create_collection(
+        NAME, vectors_config=models.VectorParams(size=SIZE, distance=models.Distance.COSINE), metadata={"model": "m"}
+    )
+    for field, schema in {"tag": "keyword", "year": "integer", "crosslens.locations[].source": "keyword"}.items():
+        client.create_payload_index(NAME, field, field_schema=models.PayloadSchemaType(schema))
+    points = [
+        models.PointStruct(id=IDS[number], vector=vectors[number].tolist(), payload=payload(number))
+        for number in range(COUNT)
+    ]
+    client.upsert(NAME, points[:30])
+    client.upsert(
+        NAME, models.Batch(ids=IDS[30:], vectors=vectors[30:].tolist(), payloads=[payload(n) for n in range(30, COUNT)])
+    )
+
+
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attached]:
+    lease = attach(Settings(data=tmp_path_factory.mktemp("contract")))
+    lease.connect()
+    yield lease
+    lease.close()
+
+
+@pytest.fixture(scope="module")
+def ours(attached: Attached) -> QdrantClient:
+    url = os.environ.get("CROSSLENS_TEST_QDRANT_URL")
+    client = (
+        QdrantClient(url=url)
+        if url
+        else QdrantClient(url=attached.url, api_key=attached.secret, check_compatibility=False)
+    )
+    client.delete_collection(NAME)
+    fill(client)
+    return client
+
+
+@pytest.fixture(scope="module")
+def reference() -> QdrantClient:
+    client = QdrantClient(":memory:")
+    fill(client)
+    return client
+
+
+def plain(answer: Any) -> Any:
+    """An answer without what differs by nature: versions, the last digits of a score, the order of ties."""
+    if isinstance(answer, models.QueryResponse):
+        return [plain(point) for point in answer.points]
+    if isinstance(answer, models.ScoredPoint):
+        return str(answer.id), round(answer.score, 4), answer.payload
+    if isinstance(answer, models.Record):
+        vector = None if answer.vector is None else np.round(np.asarray(answer.vector), 4).tolist()
+        return str(answer.id), answer.payload, vector
+    if isinstance(answer, tuple | list):
+        return [plain(each) for each in answer]
+    if isinstance(answer, models.CountResult):
+        return answer.count
+    return answer
+
+
+def scroll(client: QdrantClient, **options: Any) -> Any:
+    return client.scroll(NAME, **{"limit": 100, **options})
+
+
+SEARCH = {"query": [0.5, -1.0, 0.25, 2.0, 1.0, -0.5, 0.0, 1.5], "limit": 7}
+FILTER = models.Filter
+FIELD = models.FieldCondition
+CALLS = {
+    "count": lambda c: c.count(NAME),
+    "count some": lambda c: c.count(NAME, count_filter=FILTER(must=[FIELD(key="tag", match=models.MatchValue(value="city"))])),
+    "exists": lambda c: (c.collection_exists(NAME), c.collection_exists("nope")),
+    "retrieve": lambda c: sorted(c.retrieve(NAME, [*IDS[:3], str(uuid.uuid4())], with_vectors=True), key=lambda r: r.id),
+    "retrieve fields": lambda c: c.retrieve(NAME, IDS[:1], with_payload=["year", "tag"]),
+    "retrieve without": lambda c: c.retrieve(NAME, IDS[:1], with_payload=models.PayloadSelectorExclude(exclude=["crosslens"])),
+    "scroll": scroll,
+    "scroll a page": lambda c: scroll(c, limit=10),
+    "scroll on": lambda c: scroll(c, limit=10, offset=IDS[20]),
+    "search": lambda c: c.query_points(NAME, **SEARCH),
+    "search with payload": lambda c: c.query_points(NAME, **SEARCH, with_payload=["year"]),
+    "search from an offset": lambda c: c.query_points(NAME, **SEARCH, offset=3),
+    "search above a score": lambda c: c.query_points(NAME, **SEARCH, score_threshold=0.3),
+    "search exactly": lambda c: c.query_points(NAME, **SEARCH, search_params=models.SearchParams(exact=True)),
+    "search without an item": lambda c: c.query_points(NAME, **SEARCH, query_filter=FILTER(must_not=[models.HasIdCondition(has_id=IDS[:30])])),
+    "search by item": lambda c: c.query_points(NAME, query=IDS[7], limit=5),
+    "search in batches": lambda c: [r.points for r in c.query_batch_points(NAME, [models.QueryRequest(query=SEARCH["query"], limit=n, with_payload=True) for n in (1, 3)])],
+    "by nested source": lambda c: scroll(c, scroll_filter=FILTER(must=[FIELD(key="crosslens.locations[].source", match=models.MatchAny(any=["/a/3", "/b/4"]))])),
+    "by date": lambda c: scroll(c, scroll_filter=FILTER(must=[FIELD(key="seen", range=models.DatetimeRange(gte="2024-01-05T00:00:00Z", lt="2024-01-09T00:00:00Z"))])),
+    "any of two": lambda c: scroll(c, scroll_filter=FILTER(min_should=models.MinShould(min_count=2, conditions=[FIELD(key="year", match=models.MatchValue(value=2003)), FIELD(key="flag", match=models.MatchValue(value=False)), FIELD(key="tag", match=models.MatchExcept(**{"except": ["city"]}))]))),
+    "nested": lambda c: scroll(c, scroll_filter=FILTER(must=[models.NestedCondition(nested=models.Nested(key="crosslens.locations", filter=FILTER(must=[FIELD(key="source", match=models.MatchValue(value="/b/2"))])))])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_the_same_call_has_the_same_answer(ours: QdrantClient, reference: QdrantClient, call: Any) -> None:
+    assert plain(call(ours)) == plain(call(reference))
+
+
+conditions = st.one_of(
+    st.builds(lambda v: FIELD(key="tag", match=models.MatchValue(value=v)), st.sampled_from(TAGS)),
+    st.builds(lambda v: FIELD(key="tag", match=models.MatchAny(any=v)), st.lists(st.sampled_from(TAGS), min_size=1)),
+    st.builds(lambda v: FIELD(key="year", match=models.MatchValue(value=v)), st.integers(1999, 2010)),
+    st.builds(
+        lambda a, b: FIELD(key="year", range=models.Range(gte=a, lt=b)),
+        st.integers(1999, 2011),
+        st.integers(1999, 2011),
+    ),
+    st.builds(lambda a: FIELD(key="score", range=models.Range(gt=a)), st.floats(-1, 9)),
+    st.builds(lambda v: FIELD(key="flag", match=models.MatchValue(value=v)), st.booleans()),
+    st.builds(
+        lambda k: models.IsEmptyCondition(is_empty=models.PayloadField(key=k)),
+        st.sampled_from(["tag", "nothing", "gone"]),
+    ),
+    st.builds(
+        lambda k: models.IsNullCondition(is_null=models.PayloadField(key=k)), st.sampled_from(["tag", "nothing"])
+    ),
+    st.builds(lambda ids: models.HasIdCondition(has_id=ids), st.lists(st.sampled_from(IDS), min_size=1, max_size=9)),
+)
+some = st.none() | st.lists(conditions, min_size=1, max_size=3)
+filters = st.recursive(
+    st.builds(FILTER, must=some, should=some, must_not=some),
+    lambda inner: st.builds(FILTER, must=st.lists(inner, min_size=1, max_size=2), must_not=some),
+    max_leaves=3,
+)
+
+
+@hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(among=filters)
+def test_any_filter_lets_the_same_items_through(
+    ours: QdrantClient, reference: QdrantClient, among: models.Filter
+) -> None:
+    assert plain(scroll(ours, scroll_filter=among)) == plain(scroll(reference, scroll_filter=among))
+
+
+def test_writes_have_the_same_effect(ours: QdrantClient, reference: QdrantClient) -> None:
+    answers = []
+    for client in (ours, reference):
+        client.set_payload(NAME, {"year": 1, "new": [1, 2]}, points=IDS[:2])
+        client.overwrite_payload(NAME, {"only": True}, points=IDS[2:3])
+        client.delete_payload(NAME, ["flag"], points=IDS[3:5])
+        client.clear_payload(NAME, points_selector=IDS[5:6])
+        client.delete(NAME, models.PointIdsList(points=IDS[6:8]))
+        client.delete(
+            NAME, models.FilterSelector(filter=FILTER(must=[FIELD(key="year", match=models.MatchValue(value=2009))]))
+        )
+        client.upsert(NAME, [models.PointStruct(id=IDS[8], vector=[1.0] * SIZE, payload={"again": 1})])
+        answers.append(plain(scroll(client, with_vectors=True)))
+    assert answers[0] == answers[1]
+
+
+def test_what_is_wrong_is_refused_by_status(ours: QdrantClient) -> None:
+    with pytest.raises(UnexpectedResponse) as missing:
+        ours.count("nope")
+    assert missing.value.status_code == 404
+    for vector in ([1.0] * (SIZE + 1), [float("inf")] * SIZE, [0.0] * SIZE):
+        with pytest.raises((UnexpectedResponse, ValueError)):
+            ours.upsert(NAME, [models.PointStruct(id=1, vector=vector)])
+
+
+def test_who_has_no_secret_is_refused(attached: Attached) -> None:
+    stranger = QdrantClient(url=attached.url, check_compatibility=False)
+    with pytest.raises(UnexpectedResponse) as refused:
+        stranger.get_collections()
+    assert refused.value.status_code == 401
+
+
+def test_what_is_not_supported_is_said_never_ignored(ours: QdrantClient) -> None:
+    if os.environ.get("CROSSLENS_TEST_QDRANT_URL"):
+        pytest.skip("a real server supports more")
+    with pytest.raises(UnexpectedResponse, match="not supported"):
+        ours.create_collection(
+            "other", vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT), shard_number=3
+        )
+    with pytest.raises(UnexpectedResponse, match="not supported"):
+        ours.query_points(
+            NAME, query=models.FusionQuery(fusion=models.Fusion.RRF), prefetch=[models.Prefetch(query=[1.0] * SIZE)]
+        )
