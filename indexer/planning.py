@@ -128,15 +128,18 @@ class Planner:
     def _leave_out_known(self, tasks: list[tuple[Candidate, Task]]) -> Iterator[Task]:
         fresh = [task for _, task in tasks if not self._joins_pending(task)]
         stored = self._collection.get_many([task.id for task in fresh])
+        begun: set[str] = set()
         for task in fresh:
             if self._joins_pending(task):  # its twin is earlier in this very group
                 continue
-            known = stored.get(task.id)
+            # A twin that is no longer pending may have been written after the index was asked.
+            known = self._collection.get(task.id) if task.id in begun else stored.get(task.id)
             if known is not None and known.record.sha256 == task.record.sha256:
                 stored[task.id] = self._note_known(task, known)
                 continue
             with self._lock:
                 self._pending[task.id] = task
+            begun.add(task.id)
             yield task
 
     def _joins_pending(self, task: Task) -> bool:

@@ -210,6 +210,9 @@ def _match(body: Any) -> Any:
     if len(given) != 1:
         raise Refused("A match takes exactly one of value, any, except, text, text_any and phrase.")
     key, value = given[0]
+    if isinstance(value, bool):
+        # The binding (0.9) turns True into 1, which matches no boolean: an answer would be silently wrong.
+        raise Refused("The embedded index cannot match booleans; store a word or a number instead.")
     return _MATCHES[key](value)
 
 

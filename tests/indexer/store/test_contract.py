@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
+from qdrant_client.http import models as http_models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from indexer.edge.client import Attached, attach
@@ -59,6 +60,13 @@ def fill(client: QdrantClient) -> None:
     )
 
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Api key is used"),
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+
 @pytest.fixture(scope="module")
 def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attached]:
     lease = attach(Settings(data=tmp_path_factory.mktemp("contract")))
@@ -89,7 +97,7 @@ def reference() -> QdrantClient:
 
 def plain(answer: Any) -> Any:
     """An answer without what differs by nature: versions, the last digits of a score, the order of ties."""
-    if isinstance(answer, models.QueryResponse):
+    if isinstance(answer, http_models.QueryResponse):
         return [plain(point) for point in answer.points]
     if isinstance(answer, models.ScoredPoint):
         return str(answer.id), round(answer.score, 4), answer.payload
@@ -130,7 +138,7 @@ CALLS = {
     "search in batches": lambda c: [r.points for r in c.query_batch_points(NAME, [models.QueryRequest(query=SEARCH["query"], limit=n, with_payload=True) for n in (1, 3)])],
     "by nested source": lambda c: scroll(c, scroll_filter=FILTER(must=[FIELD(key="crosslens.locations[].source", match=models.MatchAny(any=["/a/3", "/b/4"]))])),
     "by date": lambda c: scroll(c, scroll_filter=FILTER(must=[FIELD(key="seen", range=models.DatetimeRange(gte="2024-01-05T00:00:00Z", lt="2024-01-09T00:00:00Z"))])),
-    "any of two": lambda c: scroll(c, scroll_filter=FILTER(min_should=models.MinShould(min_count=2, conditions=[FIELD(key="year", match=models.MatchValue(value=2003)), FIELD(key="flag", match=models.MatchValue(value=False)), FIELD(key="tag", match=models.MatchExcept(**{"except": ["city"]}))]))),
+    "any of two": lambda c: scroll(c, scroll_filter=FILTER(min_should=models.MinShould(min_count=2, conditions=[FIELD(key="year", match=models.MatchValue(value=2003)), FIELD(key="year", match=models.MatchAny(any=[2001, 2003])), FIELD(key="tag", match=models.MatchExcept(**{"except": ["city"]}))]))),
     "nested": lambda c: scroll(c, scroll_filter=FILTER(must=[models.NestedCondition(nested=models.Nested(key="crosslens.locations", filter=FILTER(must=[FIELD(key="source", match=models.MatchValue(value="/b/2"))])))])),
 }  # fmt: skip
 
@@ -150,7 +158,6 @@ conditions = st.one_of(
         st.integers(1999, 2011),
     ),
     st.builds(lambda a: FIELD(key="score", range=models.Range(gt=a)), st.floats(-1, 9)),
-    st.builds(lambda v: FIELD(key="flag", match=models.MatchValue(value=v)), st.booleans()),
     st.builds(
         lambda k: models.IsEmptyCondition(is_empty=models.PayloadField(key=k)),
         st.sampled_from(["tag", "nothing", "gone"]),
@@ -206,6 +213,13 @@ def test_who_has_no_secret_is_refused(attached: Attached) -> None:
     with pytest.raises(UnexpectedResponse) as refused:
         stranger.get_collections()
     assert refused.value.status_code == 401
+
+
+def test_booleans_are_refused_in_filters_since_the_engine_would_answer_wrongly(ours: QdrantClient) -> None:
+    if os.environ.get("CROSSLENS_TEST_QDRANT_URL"):
+        pytest.skip("a real server matches booleans")
+    with pytest.raises(UnexpectedResponse, match="booleans"):
+        scroll(ours, scroll_filter=FILTER(must=[FIELD(key="flag", match=models.MatchValue(value=True))]))
 
 
 def test_what_is_not_supported_is_said_never_ignored(ours: QdrantClient) -> None:
