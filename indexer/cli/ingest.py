@@ -108,7 +108,7 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         if sys.stderr.isatty():
             click.echo("Finishing what is in work; Ctrl-C again to drop it.", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.items import sha256_hex
 from indexer.models.manifest import (
     Calibration,
     File,
@@ -240,7 +240,9 @@ def _evaluate(bundle: Path, folder: Path) -> dict[str, Recall]:
 
 def _manifest(folder: Path, scale: float, calibration: Calibration) -> Manifest:
     files = {
-        str(path.relative_to(folder)): File(sha256=sha256_hex(path.read_bytes()), size=path.stat().st_size)
+        str(path.relative_to(folder)): File(
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size=path.stat().st_size
+        )
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

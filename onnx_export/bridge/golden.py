@@ -81,4 +81,4 @@ def write_golden(folder: Path, images: list[str], vectors: dict[str, np.ndarray]
     """Write `golden.json` (what goes in) and `golden.npz` (what must come out, float32 (n, D))."""
     listing = json.dumps({"images": images, "texts": TEXTS}, indent=2, ensure_ascii=False)
     (folder / "golden.json").write_text(listing + "\n", encoding="utf-8")
-    np.savez(folder / "golden.npz", **vectors)
+    np.savez(folder / "golden.npz", image=vectors["image"], text=vectors["text"])

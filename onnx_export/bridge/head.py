@@ -46,7 +46,7 @@ class TrainingData:
     """(1000, D), the class vectors as texts: centred and L2-normalised."""
 
 
-class Head(nn.Module):
+class Head(nn.Module):  # type: ignore[misc]  # torch is not there where types are checked
     """Both heads and the learnt temperature."""
 
     def __init__(self, inputs: int, dimension: int, hidden: int) -> None:
@@ -87,7 +87,8 @@ def train(data: TrainingData, *, hidden: int, seed: int) -> Head:
     captions, belief = torch.from_numpy(data.captions), torch.from_numpy(data.belief)
     classes = torch.from_numpy(data.classes)
     photos, inputs = data.views[0].shape
-    head = Head(inputs, data.captions.shape[2], hidden).train()
+    head = Head(inputs, data.captions.shape[2], hidden)
+    head.train()
     batch = min(_BATCH, photos)
     steps = _EPOCHS * (photos // batch)
     others = [value for name, value in head.named_parameters() if name != "log_scale"]
@@ -110,7 +111,8 @@ def train(data: TrainingData, *, hidden: int, seed: int) -> Head:
             loss.backward()
             optimizer.step()
             schedule.step()
-    return head.eval()
+    head.eval()
+    return head
 
 
 def average(heads: list[Head]) -> Head:
@@ -125,7 +127,8 @@ def average(heads: list[Head]) -> Head:
         for name in ("narrow.bias", "skip.weight", "text.weight", "text.bias", "log_scale"):
             mean = torch.stack([head.get_parameter(name) for head in heads]).mean(dim=0)
             one.get_parameter(name).copy_(mean)
-    return one.eval()
+    one.eval()
+    return one
 
 
 def choose_strength(hits: dict[float, NDArray[np.float64]]) -> float:

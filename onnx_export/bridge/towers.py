@@ -29,7 +29,7 @@ def classifier(tower: EfficientNet) -> tuple[Vectors, Vectors]:
     return tower._fc.weight.detach().numpy(), tower._fc.bias.detach().numpy()
 
 
-class ImageGraph(nn.Module):
+class ImageGraph(nn.Module):  # type: ignore[misc]  # torch is not there where types are checked
     """Pixels to the joint vector: tower, classifier, ConSE and head in one."""
 
     def __init__(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _FOLDER = Path("crosslens-demo")
 _SAMPLES = Path("examples") / "media"
 _TEXTS = ("an animal", "something to eat or drink", "outer space")
-_PICTURE = "cat.jpg"
+_PICTURE = "astronaut.jpg"
+_TOGETHER = "a rocket before its launch"
 
 
 @click.command()
@@ -76,8 +77,8 @@ def _search_all(engine: SearchEngine, media: Path, settings: Settings) -> list[S
         data = picture.read_bytes()
         shown = Asked(picture=thumbnail(data, THUMBNAIL_SIZE, settings.max_pixels))
         sections.append(ask([shown], [{"image": data}], "image"))
-        both = [{"image": data}, {"text": "outdoors"}]
-        sections.append(ask([shown, Asked(words="outdoors")], both, "image"))
+        both: list[dict[str, Any]] = [{"image": data}, {"text": _TOGETHER}]
+        sections.append(ask([shown, Asked(words=_TOGETHER)], both, "image"))
         sections.append(ask([shown], [{"image": data}], "text"))
     return sections
 

@@ -67,7 +67,7 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
     best = max(result.score for result in answer.results)
     for rank, result in enumerate(answer.results, start=1):
         source, words = _what(result)
-        row = [str(rank), f"{result.score:.3f}", Text(_bar(result.score, best), style="cyan")]
+        row: list[str | Text] = [str(rank), f"{result.score:.3f}", Text(_bar(result.score, best), style="cyan")]
         if calibrated:
             row.append("" if result.relevance is None else f"{100 * result.relevance:.0f} %")
         row += [result.record.kind.value, Text(source)]
