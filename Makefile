@@ -47,7 +47,7 @@ $(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-# What checks and builds it besides: test tools, and the exporter with torch for CPU.
+# What checks it besides. The exporter needs torch, which is the extra `export` alone: its tests say when it is missing.
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@echo "Installing the test tools into $(VENV) ..."
 	@$(PIP) -r requirements/dev.lock
@@ -57,7 +57,7 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(LOCKFLAGS)
 lock:
 	$(LOCK) pyproject.toml -o requirements/run.lock
-	$(LOCK) --extra dev --extra export -c requirements/run.lock pyproject.toml -o requirements/dev.lock
+	$(LOCK) --extra dev -c requirements/run.lock pyproject.toml -o requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis crosslens-demo

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _FOLDER = Path("crosslens-demo")
 _SAMPLES = Path("examples") / "media"
-_TEXTS = ("an animal", "something to eat or drink", "outer space")
-_PICTURE = "astronaut.jpg"
-_TOGETHER = "a rocket before its launch"
+_TEXTS = ("an animal", "something to eat or drink", "a building in Asia")
+_PICTURE = "cat.jpg"
+_TOGETHER = "wild, among leaves"
 
 
 @click.command()
