@@ -47,7 +47,6 @@ class _Card:
     score: float
     share: int
     """Length of the score's bar, in percent of the section's best."""
-    relevance: float | None
     name: str
     source: str
     text: str | None
@@ -113,7 +112,6 @@ def _cards(answer: SearchAnswer, thumbnail: Callable[[Record], bytes | None]) ->
             rank=rank,
             score=result.score,
             share=max(0, min(100, round(100 * result.score / best))) if best > 0 else 0,
-            relevance=result.relevance,
             name=_shown(Path(result.source).name) or "",
             source=_shown(result.source) or "",
             text=_shown(result.record.text),

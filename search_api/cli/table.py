@@ -52,14 +52,11 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
     if not answer.results:
         console.print(Text("Nothing found."))
         return
-    calibrated = any(result.relevance is not None for result in answer.results)
     worded = any(_what(result)[1] for result in answer.results)
     table = Table(box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", pad_edge=False)
     table.add_column("#", justify="right", style="dim")
     table.add_column("score", justify="right")
     table.add_column("")
-    if calibrated:
-        table.add_column("match", justify="right")
     table.add_column("kind", style="dim")
     table.add_column("source", overflow="fold")
     if worded:
@@ -68,8 +65,6 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
     for rank, result in enumerate(answer.results, start=1):
         source, words = _what(result)
         row: list[str | Text] = [str(rank), f"{result.score:.3f}", Text(_bar(result.score, best), style="cyan")]
-        if calibrated:
-            row.append("" if result.relevance is None else f"{100 * result.relevance:.0f} %")
         row += [result.record.kind.value, Text(source)]
         if worded:
             row.append(Text(words))
