@@ -65,7 +65,6 @@ class Planner:
                 else:
                     candidates.append(each)
             yield from self._plan_group(candidates)
-        self._report.planning = False
 
     def settle(self, written: list[tuple[Task, Record]]) -> list[Task]:
         """Say what was written, each task with the record that was; gives those that gained a location meanwhile.

@@ -43,8 +43,6 @@ class Report:
     truncated: int = 0
     """Texts that were longer than the model reads."""
     interrupted: bool = False
-    planning: bool = True
-    """Whether more sources may still come."""
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 

@@ -16,9 +16,9 @@ from typing import Any
 import click
 import structlog
 
+from indexer.lifeline import follow_parent
 from indexer.logs import configure_logging
 from indexer.settings import Settings
-from workers.supervisor import follow_parent
 
 THREADS = 8
 """Requests in work at a time. More than cores, since some wait for the index; few, since each may hold an upload."""

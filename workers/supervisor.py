@@ -6,14 +6,10 @@ however that happens, its children notice in two ways and end: the kernel tells 
 input, a pipe that only the supervisor holds open, comes to its end (everywhere).
 """
 
-import ctypes
-import os
 import select
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +20,6 @@ import structlog
 REFUSED = 2
 """The exit code of a child that would refuse again however often it is started; it ends the supervisor too."""
 
-_PR_SET_PDEATHSIG = 1
 _log = structlog.get_logger("supervisor")
 
 
@@ -171,25 +166,6 @@ class Supervisor:
                 signal.signal(number, handler)
             reader.close()
             writer.close()
-
-
-def follow_parent(on_orphaned: Callable[[], None], *, grace: float = 10.0) -> None:
-    """Called by a supervised process at its start: never outlive the supervisor.
-
-    Once the supervisor is gone `on_orphaned` runs, in a thread or in place of a signal, and after `grace` seconds the
-    process ends whatever it is doing.
-    """
-    if sys.platform == "linux":
-        # SIGTERM, not SIGKILL: the process' own handler finishes what was being answered.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 4096):  # the supervisor never writes: this ends when its end closes
-            pass
-        threading.Timer(grace, os._exit, (1,)).start()
-        on_orphaned()
-
-    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:

@@ -3,24 +3,23 @@
 It runs at the lowest priority and with one thread for the graph, so that searches keep the machine.
 """
 
-import ctypes
 import os
 import signal
 import sys
-import threading
 
 import qdrant_edge as edge
 
 from indexer.edge.wire import distance_of
+from indexer.lifeline import follow_parent
 
-_PR_SET_PDEATHSIG = 1
 _SEGMENT_KB = 1_000
 """Segments of more than this are indexed; smaller ones are scanned as fast."""
 
 
 def main() -> None:
     """Optimize: one segment, int8 beside the floats, and a graph over them."""
-    _die_with_parent()
+    # SIGKILL: nothing here is worth finishing, and no handler could run while the engine works.
+    follow_parent(lambda: os._exit(1), death_signal=signal.SIGKILL)
     os.nice(19)
     folder, size, distance = sys.argv[1:]
     config = edge.EdgeConfig(
@@ -39,19 +38,6 @@ def main() -> None:
     shard.optimize()
     shard.flush()
     shard.close()
-
-
-def _die_with_parent() -> None:
-    """End however the parent ends: the kernel tells (Linux), and the standard input comes to its end (elsewhere)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -44,10 +44,6 @@ class FileLock:
             return False
         return True
 
-    def acquire(self) -> None:
-        """Wait for the lock."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
     def close(self) -> None:
         """Free the lock."""
         os.close(self._descriptor)

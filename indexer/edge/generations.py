@@ -134,11 +134,6 @@ class EdgeCollection:
     def _generation_folder(self) -> Path:
         return self.folder / str(self._description["generation"])
 
-    def waiting(self) -> int:
-        """How many points no build has optimized yet."""
-        info = self.read(lambda shard: shard.info())
-        return max(0, info.points_count - info.indexed_vectors_count)
-
     def _build_if_due(self) -> None:
         if self._builder is not None or time.monotonic() < self._not_before:
             return

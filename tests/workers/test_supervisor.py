@@ -17,7 +17,7 @@ from workers.supervisor import Backoff
 CHILD = """
 import os, signal, sys, threading
 from pathlib import Path
-from workers.supervisor import follow_parent
+from indexer.lifeline import follow_parent
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 follow_parent(stop.set, grace=2)

@@ -1,0 +1,33 @@
+"""For child processes: never outlive the parent, however it dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_STANDARD_INPUT = 0
+
+
+def follow_parent(
+    on_orphaned: Callable[[], None], *, grace: float = 10.0, death_signal: signal.Signals = signal.SIGTERM
+) -> None:
+    """Called by a child at its start; its standard input must be a pipe that only the parent holds open.
+
+    The kernel sends `death_signal` when the parent is gone (Linux), and the standard input comes to its end
+    (everywhere): then `on_orphaned` runs in a thread, and after `grace` seconds the process ends whatever it is doing.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)
+
+    def watch() -> None:
+        while os.read(_STANDARD_INPUT, 4096):  # the parent never writes: this ends when its end closes
+            pass
+        threading.Timer(grace, os._exit, (1,)).start()
+        on_orphaned()
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
