@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from indexer.edge.address import EXIT_OWNED, LEASES_FILE, OWNER_FILE, describe_owner, read_address
 from indexer.edge.files import FileLock
-from indexer.edge.process import EXIT_OWNED, LEASES_FILE, OWNER_FILE, describe_owner, read_address
 from indexer.errors import IndexOwned, IndexUnavailable
 from indexer.settings import Settings
 

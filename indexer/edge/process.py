@@ -1,15 +1,10 @@
 """The index process: owns a data folder's index, answers on loopback, and ends with its last lease.
 
-    index/owner.lock    held (flock) by the process that owns the index
-    index/address.json  its pid, URL and secret, readable by the owner of the folder alone
-    index/leases.lock   held shared by every client; when nobody holds it any more, the process ends
-
 Nobody starts or stops it by hand: `indexer.edge.client` does.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -18,22 +13,15 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import structlog
 import waitress
 
+from indexer.edge.address import ADDRESS_FILE, EXIT_OWNED, LEASES_FILE, OWNER_FILE, describe_owner
 from indexer.edge.app import create_app
 from indexer.edge.catalog import Catalog
 from indexer.edge.files import FileLock, write_atomically
 from indexer.errors import IndexOwned
-
-OWNER_FILE = "owner.lock"
-ADDRESS_FILE = "address.json"
-LEASES_FILE = "leases.lock"
-
-EXIT_OWNED = 2
-"""The exit code where another process owns the folder."""
 
 _WATCH_SECONDS = 0.25
 _PATIENCE_SECONDS = 1.0
@@ -90,21 +78,6 @@ def run(folder: Path, *, optimize_after: int) -> None:
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
     catalog.close()
     _log.info("index closed", folder=str(folder))
-
-
-def read_address(folder: Path) -> dict[str, Any] | None:
-    """Where the index process of `folder` says it answers, whether or not it still runs."""
-    try:
-        address: dict[str, Any] = json.loads((folder / ADDRESS_FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return address
-
-
-def describe_owner(folder: Path) -> str:
-    """Who has the index, in words."""
-    address = read_address(folder)
-    return f"process {address['pid']}" if address else "a process that is just starting or ending"
 
 
 def main(arguments: list[str]) -> int:
