@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx
 import structlog
 from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -74,7 +75,12 @@ class Connection:
             # The key of the embedded index goes over loopback alone; a server's user chose the URL.
             warnings.filterwarnings("ignore", message=".*insecure connection.*")
             return QdrantClient(
-                url=self._url, api_key=self._api_key, timeout=_TIMEOUT_SECONDS, check_compatibility=False
+                url=self._url,
+                api_key=self._api_key,
+                timeout=_TIMEOUT_SECONDS,
+                check_compatibility=False,
+                # The client would open a connection for each call to this machine.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
             )
 
 
