@@ -102,11 +102,12 @@ class EdgeCollection:
                 if update is not None:
                     self._apply(self._shard, update)
                     self._note_index(operation)
+                if self._journal is not None:  # at once: what the engine took must not be missing after a swap
+                    self._journal.write(json.dumps(operation).encode() + b"\n")
+            if self._journal is not None:
+                self._journal.flush()
             with self._use:
                 self._shard.flush()
-            if self._journal is not None:
-                self._journal.writelines(json.dumps(operation).encode() + b"\n" for operation, _ in ready)
-                self._journal.flush()
         self._build_if_due()
 
     def _apply(self, shard: edge.EdgeShard, update: edge.UpdateOperation) -> None:
@@ -143,13 +144,13 @@ class EdgeCollection:
         if waiting > max(self._optimize_after, info.points_count // 5):
             self.build()
 
-    def build(self) -> threading.Thread:
-        """Begin to build the next generation, unless one is being built; gives the thread to wait for."""
+    def build(self) -> threading.Thread | None:
+        """Begin to build the next generation, unless one is being built; gives the thread to wait for, if any."""
         with self._write:
             if self._builder is None and not self._closed:
                 self._builder = threading.Thread(target=self._build, name=f"build {self.folder.name}", daemon=True)
                 self._builder.start()
-            return self._builder or threading.current_thread()
+            return self._builder
 
     def _build(self) -> None:
         started = time.monotonic()
@@ -164,7 +165,8 @@ class EdgeCollection:
             self._deaths += 1
             self._not_before = time.monotonic() + _RETRY_SECONDS * 2 ** min(self._deaths - 1, 6)
             _log.warning("build abandoned", collection=self.folder.name, reason=str(error), deaths=self._deaths)
-            shutil.rmtree(following, ignore_errors=True)
+            if self._description["generation"] != number:  # else it is the current one already
+                shutil.rmtree(following, ignore_errors=True)
         else:
             self._deaths = 0
             seconds = round(time.monotonic() - started, 2)
