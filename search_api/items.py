@@ -97,9 +97,10 @@ def patch_item(name: str, item: str) -> Response:
 
 @blueprint.delete("/<item>")
 def delete_item(name: str, item: str) -> tuple[str, int]:
-    """Remove an item from the index. A photo on disk stays where it is."""
-    _, _, item_id = _found(name, item)
+    """Remove an item, and what was uploaded for it alone. A photo that was ingested from a folder stays there."""
+    record, _, item_id = _found(name, item)
     services().collection(name).delete([item_id])
+    services().discard_uploads(record)
     return "", 204
 
 

@@ -18,6 +18,7 @@ from search_api.batched import BatchedEncoder
 from search_api.engine import SearchEngine
 
 if TYPE_CHECKING:
+    from indexer.items import Record
     from indexer.media.originals import Originals
     from indexer.models.encoder import Encoder
     from indexer.store.collection import Collection
@@ -120,6 +121,14 @@ class Services:
             CollectionNotFound: there is none of that name.
         """
         return self.store.get(name)
+
+    def discard_uploads(self, record: Record) -> None:
+        """Remove the uploads of an item that was removed, unless an item of another collection has the same."""
+        from indexer.media.originals import UPLOAD  # noqa: PLC0415
+
+        for source in [each.source for each in record.locations if each.source.startswith(UPLOAD)]:
+            if not any(collection.by_sources([source]) for collection in self.store.list()):
+                self.originals.discard(source)
 
     def ready_collection(self, name: str) -> Collection:
         """A collection to upload into; made for the default model if there is none."""

@@ -84,6 +84,24 @@ def test_an_upload_can_be_seen_searched_changed_and_removed(client: FlaskClient)
     problem(client.delete(f"{ITEMS}/my red"), 404, "item_not_found")
 
 
+def test_an_upload_leaves_the_disk_with_the_last_item_that_has_it(client: FlaskClient, settings: Settings) -> None:
+    def kept() -> int:
+        return sum(path.is_file() for path in settings.uploads_folder.rglob("*"))
+
+    red = picture("red")
+    item = upload(client, ("red.png", red)).get_json()["items"][0]["id"]
+    other = client.post("/v1/collections/other/items", data={"file": (io.BytesIO(red), "red.png")}).get_json()["items"][
+        0
+    ]["id"]
+    assert kept() == 1
+    assert client.delete(f"{ITEMS}/{item}").status_code == 204
+    assert client.get(f"/v1/collections/other/items/{other}/media").data == red
+    assert client.delete(f"/v1/collections/other/items/{other}").status_code == 204
+    assert kept() == 0
+    assert upload(client, ("bad.png", b"no picture")).status_code == 422
+    assert kept() == 0
+
+
 def test_what_cannot_become_an_item_stops_no_other(client: FlaskClient) -> None:
     answer = upload(client, ("a.png", picture("red")), ("b.png", b"no picture"), ("c.png", b""), ("d.png", huge_png()))
     assert answer.status_code == 201
