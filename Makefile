@@ -15,7 +15,7 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/crosslens demo
 
-test: lint
+test: lint $(VENV)/.export
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -47,17 +47,24 @@ $(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-# What checks it besides. The exporter needs torch, which is the extra `export` alone: its tests say when it is missing.
+# What checks it besides.
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@echo "Installing the test tools into $(VENV) ..."
 	@$(PIP) -r requirements/dev.lock
 	@touch $@
 
-# The run lock comes first and constrains the dev lock, so that one version of each package is tested and run.
+# The exporter and its tests: torch, open_clip and transformers, some 6 GB.
+$(VENV)/.export: $(VENV)/.dev requirements/export.lock
+	@echo "Installing torch and the exporter's other parts into $(VENV); this takes minutes ..."
+	@$(PIP) -r requirements/export.lock
+	@touch $@
+
+# Each lock constrains the next, so that one version of each package is tested and run.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(LOCKFLAGS)
 lock:
 	$(LOCK) pyproject.toml -o requirements/run.lock
 	$(LOCK) --extra dev -c requirements/run.lock pyproject.toml -o requirements/dev.lock
+	$(LOCK) --extra dev --extra export -c requirements/dev.lock pyproject.toml -o requirements/export.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis crosslens-demo

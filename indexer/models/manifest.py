@@ -19,6 +19,7 @@ IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"
+CERTIFICATE_FILE = "certificate.json"
 
 
 class Resize(StrEnum):
@@ -29,7 +30,16 @@ class Resize(StrEnum):
     SHORTEST_CROP = "shortest+crop"
     """Shortest side to `resize_to`, centre crop of `size` (CLIP, EfficientNet)."""
     LETTERBOX = "letterbox"
-    """Longest side to `size`, the rest filled with the mean colour."""
+    """Longest side to `size`, the rest filled with `fill`."""
+
+
+class CropOffset(StrEnum):
+    """Where a centre crop begins when the margin is odd."""
+
+    HALF_EVEN = "half-even"
+    """Half the margin, rounded half to even (torchvision, so open_clip and timm)."""
+    DOWN = "down"
+    """Half the margin, rounded down (transformers): a pixel off for one margin in four."""
 
 
 class Interpolation(StrEnum):
@@ -40,13 +50,31 @@ class Interpolation(StrEnum):
     LANCZOS = "lanczos"
 
 
+class Cleaning(StrEnum):
+    """What happens to a text before its tokenizer; the names are open_clip's, but for the first and the last."""
+
+    NONE = "none"
+    WHITESPACE = "whitespace"
+    """Mojibake mended (ftfy), HTML entities resolved, runs of whitespace made one blank."""
+    LOWER = "lower"
+    """As `WHITESPACE`, then lower-cased (CLIP)."""
+    CANONICALIZE = "canonicalize"
+    """Mended and resolved likewise, then without ASCII punctuation, lower-cased, whitespace made one (SigLIP)."""
+    UNPUNCTUATED = "unpunctuated"
+    """Lower-cased, without ASCII punctuation, whitespace made one, nothing mended (transformers' SigLIP tokenizer)."""
+
+
 class Padding(StrEnum):
     """How far a batch of token sequences is padded."""
 
     LONGEST = "longest"
-    """To the batch's own longest."""
+    """To the batch's own longest: for towers whose answer hangs on no position behind the text's end (CLIP)."""
     FIXED = "fixed"
     """To `context_length`, always (SigLIP pools the last position)."""
+
+
+Tower = Literal["image", "text"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Part(BaseModel):
@@ -60,6 +88,9 @@ class PixelRecipe(_Part):
     resize: Resize
     resize_to: int | None = Field(None, gt=0, le=4096)
     """Shortest side before the crop; `size` when unset."""
+    crop_offset: CropOffset = CropOffset.HALF_EVEN
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """Colour beside a letterboxed image."""
     interpolation: Interpolation = Interpolation.BICUBIC
     mean: tuple[float, float, float]
     """Subtracted from pixels scaled to 0..1."""
@@ -69,11 +100,13 @@ class PixelRecipe(_Part):
 class TextRecipe(_Part):
     """From a string to the text tower's input, int64 (batch, length)."""
 
+    prefix: str = ""
+    """Put before every text (E5's "query: ")."""
+    cleaning: Cleaning = Cleaning.NONE
     context_length: int = Field(gt=2, le=8192)
     """Tokens, special ones included; what is longer is cut and said."""
     padding: Padding
     pad_id: int = Field(0, ge=0)
-    lower_case: bool = False
 
 
 class Calibration(_Part):
@@ -83,6 +116,13 @@ class Calibration(_Part):
     bias: float
     fitted_on: str
     """What data, in words."""
+
+
+class TensorNames(_Part):
+    """What a graph calls its input and its output."""
+
+    input: str
+    output: str = "features"
 
 
 class File(_Part):
@@ -101,9 +141,12 @@ class Manifest(_Part):
     """The architecture and its training, in a few words: `clip`, `siglip`, `bridge`."""
     description: str
     dimension: int = Field(gt=0, le=65536)
-    precision: dict[Literal["image", "text"], Literal["fp32", "fp16", "int8"]]
-    pixels: PixelRecipe
+    precision: dict[Tower, Precision]
+    pixels: PixelRecipe | None = None
+    """None for a bundle without an image tower, which embeds texts only."""
     text: TextRecipe
+    tensors: dict[Tower, TensorNames] = {}
+    """For graphs from elsewhere; ours take `pixels` or `input_ids` and give `features`."""
     source: str
     """Where the weights come from."""
     licence: str
@@ -111,9 +154,21 @@ class Manifest(_Part):
     golden_cosine: float = Field(0.999, gt=0, le=1)
     """The least cosine to the golden vectors at which this machine's answers are the model's."""
     logit_scale: float | None = None
+    logit_bias: float | None = None
+    """The training loss' own scale of cosines and, for SigLIP, their bias: where calibration begins."""
     calibration: dict[Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"], Calibration] = {}
     files: dict[str, File]
     """Every other file of the bundle, by its name."""
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers it has: both, or the text tower alone."""
+        return ("image", "text") if self.pixels else ("text",)
+
+    @property
+    def required_files(self) -> tuple[str, ...]:
+        """The files that it cannot do without."""
+        return (IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE) if self.pixels else (TEXT_FILE, TOKENIZER_FILE)
 
     @property
     def fingerprint(self) -> str:
@@ -121,9 +176,10 @@ class Manifest(_Part):
         decisive = {
             "family": self.family,
             "dimension": self.dimension,
-            "pixels": self.pixels.model_dump(mode="json"),
-            "text": self.text.model_dump(mode="json"),
-            "files": {name: self.files[name].sha256 for name in (IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE)},
+            # Defaults are left out, so that a recipe's next option leaves the names of today's spaces alone.
+            "pixels": self.pixels and self.pixels.model_dump(mode="json", exclude_defaults=True),
+            "text": self.text.model_dump(mode="json", exclude_defaults=True),
+            "files": {name: self.files[name].sha256 for name in self.required_files},
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -147,7 +203,7 @@ def read_manifest(folder: Path) -> Manifest:
         if first["type"] in {"enum", "literal_error"}:
             raise UnknownRecipe(problem) from error
         raise InvalidBundle(problem) from error
-    if missing := {IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE} - manifest.files.keys():
+    if missing := set(manifest.required_files) - manifest.files.keys():
         raise InvalidBundle(f"{path} lists no hash for {', '.join(sorted(missing))}.")
     return manifest
 

@@ -4,13 +4,14 @@ The recipe is data in the bundle's manifest, never a guess: SigLIP squashes, CLI
 cannot tell the two apart.
 """
 
+import math
 from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.models.manifest import Interpolation, PixelRecipe, Resize
+from indexer.models.manifest import CropOffset, Interpolation, PixelRecipe, Resize
 
 _FILTERS = {
     Interpolation.BILINEAR: Image.Resampling.BILINEAR,
@@ -30,16 +31,16 @@ def decode_target(recipe: PixelRecipe) -> int:
 def prepare(image: Image.Image, recipe: PixelRecipe) -> NDArray[np.float32]:
     """Turn one decoded RGB image into an encoder's input.
 
-    Returns an array of shape (3, size, size), normalised by the recipe's mean and std. Sizes and offsets are those of
-    torchvision's `Resize` and `CenterCrop`, which open_clip and timm use: the longer side is truncated, the crop's
-    offset rounded half to even.
+    Returns an array of shape (3, size, size), normalised by the recipe's mean and std. Sizes are those of torchvision's
+    `Resize`, which open_clip, timm and transformers agree on: the longer side is truncated. Where a crop begins they
+    do not agree on, so the recipe says it. A letterbox is open_clip's.
     """
     resampling = _FILTERS[recipe.interpolation]
     match recipe.resize:
         case Resize.SQUASH:
             square = image.resize((recipe.size, recipe.size), resampling)
         case Resize.SHORTEST_CROP:
-            square = _centre_crop(_resize_shortest(image, decode_target(recipe), resampling), recipe.size)
+            square = _centre_crop(_resize_shortest(image, decode_target(recipe), resampling), recipe)
         case Resize.LETTERBOX:
             square = _letterbox(image, recipe, resampling)
         case _:
@@ -77,16 +78,16 @@ def _middle(image: Image.Image, longest: int) -> Image.Image:
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
-def _centre_crop(image: Image.Image, size: int) -> Image.Image:
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+def _centre_crop(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
+    offset = round if recipe.crop_offset is CropOffset.HALF_EVEN else math.floor
+    left, top = (offset((side - recipe.size) / 2) for side in image.size)
+    return image.crop((left, top, left + recipe.size, top + recipe.size))
 
 
 def _letterbox(image: Image.Image, recipe: PixelRecipe, resampling: Image.Resampling) -> Image.Image:
     scale = recipe.size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    red, green, blue = (round(255 * value) for value in recipe.mean)
-    square = Image.new("RGB", (recipe.size, recipe.size), (red, green, blue))
+    square = Image.new("RGB", (recipe.size, recipe.size), recipe.fill)
     offset = ((recipe.size - width) // 2, (recipe.size - height) // 2)
     square.paste(image.resize((width, height), resampling), offset)
     return square

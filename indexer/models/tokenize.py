@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import tokenizers
@@ -11,11 +14,12 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidBundle
 from indexer.models.bundle import Bundle
-from indexer.models.manifest import TOKENIZER_FILE, Padding
+from indexer.models.manifest import TOKENIZER_FILE, Cleaning, Padding, TextRecipe
 
 _CHARACTERS_PER_TOKEN = 64
 """Characters looked at for each token that the encoder reads, so that a megabyte costs no more than a page. No text in
 words needs more; a run of blanks might, and says nothing."""
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
@@ -31,37 +35,70 @@ class Tokens:
 class Tokenizer:
     """A bundle's tokenizer, set to its text recipe. Thread-safe.
 
+    `multiple_of` rounds a batch's length up, so that a device which prepares for every shape sees few of them.
+
     Raises:
         InvalidBundle: `tokenizer.json` does not load.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, multiple_of: int = 1) -> None:
         self._recipe = bundle.manifest.text
+        self._multiple_of = multiple_of
         path = bundle.path(TOKENIZER_FILE)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:
             raise InvalidBundle(f"{path} does not load: {error}.") from error
+        self._tokenizer.no_padding()  # ours is below: the tokenizer's own knows no most
         self._tokenizer.enable_truncation(self._recipe.context_length)
-        length = self._recipe.context_length if self._recipe.padding is Padding.FIXED else None
-        pad = self._tokenizer.id_to_token(self._recipe.pad_id)
-        if pad is None:
-            raise InvalidBundle(f"{path} has no token {self._recipe.pad_id}, which the manifest pads with.")
-        self._tokenizer.enable_padding(length=length, pad_id=self._recipe.pad_id, pad_token=pad)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenize a batch, special tokens added; what is too long is cut, and said."""
         most = self._recipe.context_length * _CHARACTERS_PER_TOKEN
-        encodings = self._tokenizer.encode_batch([self._cleaned(text[:most]) for text in texts])
-        return Tokens(
-            input_ids=np.array([encoding.ids for encoding in encodings], dtype=np.int64),
-            attention_mask=np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
-            truncated=[
-                bool(encoding.overflowing) or len(text) > most for encoding, text in zip(encodings, texts, strict=True)
-            ],
-        )
+        encodings = self._tokenizer.encode_batch([clean(text[:most], self._recipe) for text in texts])
+        length = self._length(max((len(encoding) for encoding in encodings), default=0))
+        input_ids = np.full((len(texts), length), self._recipe.pad_id, dtype=np.int64)
+        attention_mask = np.zeros((len(texts), length), dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            input_ids[row, : len(encoding)] = encoding.ids
+            attention_mask[row, : len(encoding)] = 1
+        truncated = [
+            bool(encoding.overflowing) or len(text) > most for encoding, text in zip(encodings, texts, strict=True)
+        ]
+        return Tokens(input_ids, attention_mask, truncated)
 
-    def _cleaned(self, text: str) -> str:
-        """Lower-cased if the recipe says so; lone surrogates, which are no text, become question marks."""
-        text = text.encode("utf-8", "replace").decode()
-        return text.lower() if self._recipe.lower_case else text
+    def _length(self, longest: int) -> int:
+        """What a batch is padded to."""
+        if self._recipe.padding is Padding.FIXED:
+            return self._recipe.context_length
+        rounded = -(-longest // self._multiple_of) * self._multiple_of
+        return min(rounded, self._recipe.context_length)
+
+
+def clean(text: str, recipe: TextRecipe) -> str:
+    """A text as the tokenizer gets it: prefixed and cleaned. Lone surrogates, which are no text, become "?"."""
+    text = recipe.prefix + text.encode("utf-8", "replace").decode()
+    match recipe.cleaning:
+        case Cleaning.NONE:
+            return text
+        case Cleaning.WHITESPACE:
+            return _one_blank(_mended(text))
+        case Cleaning.LOWER:
+            return _one_blank(_mended(text)).lower()
+        case Cleaning.CANONICALIZE:
+            return _one_blank(_mended(text).replace("_", " ").translate(_WITHOUT_PUNCTUATION).lower())
+        case Cleaning.UNPUNCTUATED:
+            return _one_blank(text.lower().translate(_WITHOUT_PUNCTUATION))
+        case _:
+            assert_never(recipe.cleaning)
+
+
+def _mended(text: str) -> str:
+    """As open_clip's `basic_clean`: what was decoded wrongly is decoded rightly, entities (escaped twice, too) too."""
+    import ftfy  # noqa: PLC0415  only who has such a model needs it
+
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def _one_blank(text: str) -> str:
+    return " ".join(text.split())
