@@ -23,9 +23,9 @@ from PIL import Image
 
 from bench.common import machine
 from indexer.media.decode import decode, read_file
+from indexer.models.devices import cpu_count
 from indexer.models.encoder import load_encoder
 from indexer.models.preprocess import decode_target
-from indexer.models.sessions import cpu_count
 from indexer.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "media"

@@ -16,9 +16,13 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      ├── ModelError                 a bundle or an encoder
      │    ├── BundleNotFound        no bundle of that name
      │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
+     │    ├── DownloadFailed        a bundle's source cannot be reached, or breaks off
      │    ├── UnknownRecipe         the manifest names a preparation this version does not know
      │    ├── GoldenMismatch        the encoder does not reproduce its golden vectors
      │    ├── ModelMismatch         the collection holds another bundle's vectors
+     │    ├── TextsOnly             the bundle has no image tower
+     │    ├── DeviceUnavailable     the device that was asked for cannot be used
+     │    ├── EncoderFailed         a run failed, and again after its session was rebuilt
      │    └── Overloaded            more is waiting for the encoder than it may
      └── VectorIndexError                the index and its process
           ├── CollectionNotFound  ItemNotFound
@@ -188,6 +192,16 @@ class InvalidBundle(ModelError):
     default_remedy = "Install the bundle again; its files are not the ones that were published."
 
 
+class DownloadFailed(ModelError):
+    """A bundle's source that cannot be reached, refuses, or breaks off."""
+
+    code = "download_failed"
+    status = 502
+    default_remedy = (
+        "Try again; or pull it on a machine with a network, copy its folder here and run `crosslens models pull FOLDER`."
+    )
+
+
 class UnknownRecipe(ModelError):
     """A manifest that names a preparation this version does not know."""
 
@@ -208,6 +222,30 @@ class ModelMismatch(ModelError):
     code = "model_mismatch"
     status = 409
     default_remedy = "Use the collection's own model, or ingest into a new collection with --collection."
+
+
+class TextsOnly(ModelError):
+    """A bundle without an image tower that was given an image."""
+
+    code = "texts_only"
+    status = 422
+    default_remedy = "Use a model that has an image tower; `crosslens models list` says which do."
+
+
+class DeviceUnavailable(ModelError):
+    """A device that was asked for and cannot be used."""
+
+    code = "device_unavailable"
+    status = 503
+    default_remedy = "Install `crosslens[gpu]` in place of onnxruntime, or set CROSSLENS_DEVICE=cpu."
+
+
+class EncoderFailed(ModelError):
+    """A run that failed, and failed again after its session was rebuilt."""
+
+    code = "encoder_failed"
+    status = 503
+    default_remedy = "See the log. If the device is lost or its memory full, restart, or set CROSSLENS_DEVICE=cpu."
 
 
 class Overloaded(ModelError):

@@ -23,9 +23,9 @@ from indexer.flow import batched, map_ahead, prefetch
 from indexer.items import Record, to_payload
 from indexer.media.decode import decode
 from indexer.media.discover import Candidate, discover
+from indexer.models.devices import cpu_count
 from indexer.models.encoder import Encoder
 from indexer.models.preprocess import decode_target
-from indexer.models.sessions import cpu_count
 from indexer.planning import Planner, Task, drop_locations
 from indexer.report import Failure, Report
 from indexer.settings import Settings
@@ -105,7 +105,6 @@ class _Run:
         self._report = report
         self._planner = Planner(collection, report, max_bytes=settings.max_bytes)
         self._budget = _Budget(_BYTES_IN_FLIGHT)
-        self._target = decode_target(encoder.pixels)
         self._threads = settings.threads or cpu_count()
 
     def stages(self, found: Iterable[Candidate | Failure]) -> Generator[None, None, None]:
@@ -138,7 +137,8 @@ class _Run:
         if task.data is None:
             return _Prepared(task)
         try:
-            decoded = decode(task.data, target=self._target, max_pixels=self._settings.max_pixels)
+            target = decode_target(self._encoder.pixels)
+            decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
             pixels = self._encoder.prepare(decoded.image)
         except CrosslensError as error:
             return _Prepared(task, error=error)

@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     max_pixels: int = Field(100_000_000, gt=0, description="Images of more pixels are refused undecoded.")
     max_bytes: int = Field(256 * 2**20, gt=0, description="Files of more bytes are refused unread.")
 
+    device: str = Field("auto", description="Where models run: auto, cpu, cuda, cuda:1, ..., several with commas.")
+    gpu_memory: int | None = Field(None, gt=0, description="Bytes of GPU memory for a model; unset, what it takes.")
     threads: int | None = Field(None, gt=0, description="CPU threads for encoding and decoding; unset, all cores.")
     batch_size: int = Field(16, gt=0, le=1024, description="Images per encoder run while ingesting.")
 

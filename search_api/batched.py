@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.models.batching import MicroBatcher
-from indexer.models.encoder import Encoder, TextEmbeddings
+from indexer.models.encoder import MAX_BATCH, Encoder, TextEmbeddings
 
 Vectors = NDArray[np.float32]
 
@@ -22,8 +22,17 @@ class BatchedEncoder(Encoder):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder.bundle)
         self._encoder = encoder
-        self._texts: MicroBatcher[str, tuple[Vectors, bool]] = MicroBatcher(self._run_texts)
-        self._pixels: MicroBatcher[Vectors, Vectors] = MicroBatcher(self._run_pixels)
+        self._texts: MicroBatcher[str, tuple[Vectors, bool]] = MicroBatcher(self._text_results, max_batch=MAX_BATCH)
+        self._pixels: MicroBatcher[Vectors, Vectors] = MicroBatcher(self._pixel_results, max_batch=MAX_BATCH)
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """As `Encoder.devices`."""
+        return self._encoder.devices
+
+    def warm_up(self, max_batch: int = MAX_BATCH) -> None:
+        """As `Encoder.warm_up`."""
+        self._encoder.warm_up(max_batch)
 
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """As `Encoder.encode_texts`, in a run that other threads may share."""
@@ -46,11 +55,11 @@ class BatchedEncoder(Encoder):
         begun = [self._pixels.begin(row) for row in pixels]
         return np.stack([each.result() for each in begun])
 
-    def _run_texts(self, texts: list[str]) -> list[tuple[Vectors, bool]]:
+    def _text_results(self, texts: list[str]) -> list[tuple[Vectors, bool]]:
         embedded = self._encoder.encode_texts(texts)
         return list(zip(embedded.vectors, embedded.truncated, strict=True))
 
-    def _run_pixels(self, rows: list[Vectors]) -> list[Vectors]:
+    def _pixel_results(self, rows: list[Vectors]) -> list[Vectors]:
         return list(self._encoder.encode_pixels(np.stack(rows)))
 
     def close(self) -> None:

@@ -45,6 +45,10 @@ class QueryEncoder(Protocol):
     def pixels(self) -> PixelRecipe:
         """How images are prepared."""
 
+    @property
+    def devices(self) -> dict[str, str]:
+        """Where its towers run."""
+
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit vectors, float32 (n, D), and which texts were cut."""
 
@@ -95,6 +99,8 @@ class SearchAnswer:
     took_ms: float
     """Inside the engine: embedding and index."""
     model: str
+    devices: dict[str, str] = field(default_factory=dict)
+    """Where the model's towers run, those that are open."""
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,6 +109,7 @@ class SearchAnswer:
             "results": [result.as_dict() for result in self.results],
             "took_ms": round(self.took_ms, 2),
             "model": self.model,
+            "devices": self.devices,
             "warnings": self.warnings,
             "cursor": None,
         }
@@ -159,6 +166,7 @@ class SearchEngine:
             results=[self._result(hit, query.kind) for hit in hits],
             took_ms=(time.perf_counter() - started) * 1000,
             model=self._collection.model,
+            devices=self._encoder.devices,
             warnings=query.warnings,
         )
 

@@ -24,6 +24,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether each part can answer: the model gives its golden vector for a canary, the index answers a ping."""
     parts = {"model": _tried(services().check_model), "index": _tried(services().check_index)}
+    parts["model"]["devices"] = services().devices()
     if all(part["ok"] for part in parts.values()):
         return jsonify({"status": "ready", "parts": parts})
     reasons = " ".join(part["reason"] for part in parts.values() if not part["ok"])

@@ -47,6 +47,8 @@ class Services:
         self._encoders: dict[str, BatchedEncoder] = {}
         """By fingerprint."""
         self._engines: dict[str, tuple[float, SearchEngine]] = {}
+        self._certified: set[str] = set()
+        """Fingerprints of encoders that gave all of their golden vectors."""
 
     @property
     def store(self) -> Store:
@@ -176,10 +178,27 @@ class Services:
             self._engines.pop(name, None)
 
     def check_model(self) -> None:
-        """Embed a canary with the default model and compare it with its golden vector."""
+        """Compare the default model's golden vectors with this machine's: all once, after that those of a canary.
+
+        Raises:
+            ModelError: they differ, or the model does not run.
+        """
         from indexer.models.golden import check_golden  # noqa: PLC0415
 
-        check_golden(self.encoder(self.settings.model), canary=True)
+        encoder = self.encoder(self.settings.model)
+        check_golden(encoder, canary=encoder.fingerprint in self._certified)
+        self._certified.add(encoder.fingerprint)
+
+    def devices(self) -> dict[str, str]:
+        """Where the default model's towers run, those that are open."""
+        with self._lock:
+            fingerprint = self._models.get(self.settings.model)
+            return self._encoders[fingerprint].devices if fingerprint else {}
+
+    def encoders(self) -> list[BatchedEncoder]:
+        """Every encoder that is loaded."""
+        with self._lock:
+            return list(self._encoders.values())
 
     def check_index(self) -> None:
         """Ask the index for a sign of life."""
@@ -187,11 +206,14 @@ class Services:
 
     def warm(self) -> None:
         """Open what the first request would otherwise wait for; what cannot be opened, readiness will name."""
-        for check in (self.check_index, self.check_model):
+        for check in (self.check_index, self.check_model, self._warm_up):
             try:
                 check()
             except (VectorIndexError, ModelError) as error:
                 _log.warning("not ready", code=error.code, detail=error.message)
+
+    def _warm_up(self) -> None:
+        self.encoder(self.settings.model).warm_up()
 
     def close(self) -> None:
         """Let go of the index and stop the batchers."""
@@ -201,6 +223,7 @@ class Services:
             self._encoders.clear()
             self._models.clear()
             self._engines.clear()
+            self._certified.clear()
 
 
 def services() -> Services:

@@ -77,7 +77,7 @@ def make_bundle(folder: Path, name: str = "colours", *, twist: float = 0.0) -> P
 
 
 def _write_golden_vectors(home: Path, name: str) -> None:
-    encoder = Encoder(load_bundle(home), threads=1)
+    encoder = Encoder(load_bundle(home))
     listing = json.loads((home / "golden.json").read_text())
     images = [Image.open(home / "golden" / each).convert("RGB") for each in listing["images"]]
     vectors = {"image": encoder.encode_images(images), "text": encoder.encode_texts(listing["texts"]).vectors}

@@ -19,7 +19,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(colours: Path) -> Encoder:
     """Its encoder."""
-    return Encoder(load_bundle(colours), threads=1)
+    return Encoder(load_bundle(colours))
 
 
 @pytest.fixture

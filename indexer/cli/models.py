@@ -63,10 +63,23 @@ def verify(name: str | None, settings: Settings, as_json: bool) -> None:
     report = check_golden(encoder)
     if as_json:
         cosines = {"image": report.image, "text": report.text, "required": encoder.manifest.golden_cosine}
-        print_json({"model": encoder.name, "fingerprint": encoder.fingerprint, "verified": True, "cosine": cosines})
+        print_json(
+            {
+                "model": encoder.name,
+                "fingerprint": encoder.fingerprint,
+                "verified": True,
+                "cosine": cosines,
+                "inputs": {"images": report.images, "texts": report.texts},
+                "devices": encoder.devices,
+            }
+        )
         return
     click.echo(f"{encoder.name} ({encoder.fingerprint}): {len(encoder.manifest.files)} files are as published.")
+    worst = [
+        f"{cosine:.6f} for {what}" for what, cosine in (("images", report.image), ("texts", report.text)) if cosine
+    ]
+    where = ", ".join(f"{tower} on {device}" for tower, device in encoder.devices.items())
     click.echo(
-        f"Golden vectors: worst cosine {report.image:.6f} for images, {report.text:.6f} for texts; "
-        f"{encoder.manifest.golden_cosine} is required."
+        f"Golden vectors ({len(report.images)} images, {len(report.texts)} texts; {where}): worst cosine "
+        f"{', '.join(worst)}; {encoder.manifest.golden_cosine} is required."
     )

@@ -5,23 +5,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.errors import BundleNotFound, ModelError, ModelMismatch
+from indexer.errors import BundleNotFound, ModelError, ModelMismatch, TextsOnly
 from indexer.models.bundle import Bundle, find_bundle
-from indexer.models.manifest import IMAGE_FILE, TEXT_FILE, Manifest, PixelRecipe
+from indexer.models.devices import Device, Kind, Plan, choose, cpu_count
+from indexer.models.golden import image_cosines, read_golden, require, text_cosines
+from indexer.models.manifest import IMAGE_FILE, OUR_NAMES, TEXT_FILE, Manifest, PixelRecipe, TensorNames
+from indexer.models.manifest import Tower as TowerName
 from indexer.models.preprocess import prepare
-from indexer.models.sessions import Tower, cpu_count
+from indexer.models.sessions import ATTENTION_MASK, Tower
 from indexer.models.tokenize import Tokenizer
 from indexer.settings import Settings
 
 Vectors = NDArray[np.float32]
 
-_BATCH = 32
+MAX_BATCH = 32
 """Inputs per run: past this a batch costs memory and gains no speed on a CPU."""
+
+_LENGTH_STEP = 8
+"""Tokens that a batch's length is rounded up to on a GPU, which prepares for every shape."""
+
+_log = structlog.get_logger("encoder")
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,9 @@ class Encoder:
         scores = vectors @ encoder.encode_texts(["a dog"]).vectors.T
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, plan: Plan | None = None) -> None:
         self.bundle = bundle
-        self._threads = threads or cpu_count()
+        self._plan = plan or Plan(candidates=((Device(Kind.CPU),),), threads=cpu_count())
         self._opening = threading.Lock()
         self._image: Tower | None = None
         self._text: tuple[Tokenizer, Tower] | None = None
@@ -72,8 +82,20 @@ class Encoder:
 
     @property
     def pixels(self) -> PixelRecipe:
-        """How images are prepared."""
+        """How images are prepared.
+
+        Raises:
+            TextsOnly: the bundle has no image tower.
+        """
+        if self.manifest.pixels is None:
+            raise TextsOnly(f"{self.name!r} embeds texts only.")
         return self.manifest.pixels
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The device of each tower that is open: `{"image": "cuda:0", "text": "cpu"}`."""
+        opened = {"image": self._image, "text": self._text and self._text[1]}
+        return {name: ",".join(device.name for device in tower.devices) for name, tower in opened.items() if tower}
 
     def prepare(self, image: Image.Image) -> Vectors:
         """One decoded RGB image as the image tower's input, float32 (3, size, size)."""
@@ -81,19 +103,15 @@ class Encoder:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Embed decoded RGB images: float32 (n, dimension), L2-normalised."""
-        size = self.pixels.size
-        batches = []
-        for at in range(0, len(images), _BATCH):
-            some = images[at : at + _BATCH]
-            pixels = np.empty((len(some), 3, size, size), dtype=np.float32)
-            for row, image in zip(pixels, some, strict=True):
-                row[:] = self.prepare(image)
-            batches.append(self.encode_pixels(pixels))
-        return np.concatenate(batches) if batches else np.empty((0, self.dimension), dtype=np.float32)
+        vectors = np.empty((len(images), self.dimension), dtype=np.float32)
+        for at in range(0, len(images), MAX_BATCH):
+            some = images[at : at + MAX_BATCH]
+            vectors[at : at + len(some)] = self._run_images(self._image_tower(), some)
+        return vectors
 
     def encode_pixels(self, pixels: Vectors) -> Vectors:
         """Embed one batch of prepared images, float32 (n, 3, size, size), in one run."""
-        return self._unit(self._image_tower().run({"pixels": pixels}))
+        return self._run_pixels(self._image_tower(), pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts; what is longer than the encoder reads is cut, and said."""
@@ -102,17 +120,27 @@ class Encoder:
         tokenizer, tower = self._text_tower()
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        for at in range(0, len(order), _BATCH):
-            some = order[at : at + _BATCH]
-            tokens = tokenizer.encode([texts[index] for index in some])
-            feed: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-                "input_ids": tokens.input_ids,
-                "attention_mask": tokens.attention_mask,
-            }
-            vectors[some] = self._unit(tower.run(feed))
-            for index, cut in zip(some, tokens.truncated, strict=True):
+        for at in range(0, len(order), MAX_BATCH):
+            some = order[at : at + MAX_BATCH]
+            vectors[some], cuts = self._run_texts(tokenizer, tower, [texts[index] for index in some])
+            for index, cut in zip(some, cuts, strict=True):
                 truncated[index] = cut
         return TextEmbeddings(vectors=vectors, truncated=truncated)
+
+    def _run_images(self, tower: Tower, images: Sequence[Image.Image]) -> Vectors:
+        size = self.pixels.size
+        pixels = np.empty((len(images), 3, size, size), dtype=np.float32)
+        for row, image in zip(pixels, images, strict=True):
+            row[:] = self.prepare(image)
+        return self._run_pixels(tower, pixels)
+
+    def _run_pixels(self, tower: Tower, pixels: Vectors) -> Vectors:
+        return self._unit(tower.run({self._names("image").input: pixels}))
+
+    def _run_texts(self, tokenizer: Tokenizer, tower: Tower, texts: list[str]) -> tuple[Vectors, list[bool]]:
+        tokens = tokenizer.encode(texts, multiple_of=_LENGTH_STEP if tower.is_gpu else 1)
+        feed = {self._names("text").input: tokens.input_ids, ATTENTION_MASK: tokens.attention_mask}
+        return self._unit(tower.run(feed)), tokens.truncated
 
     def _unit(self, features: Vectors) -> Vectors:
         """Rows of unit length.
@@ -125,33 +153,89 @@ class Encoder:
             raise ModelError(f"{self.name!r} gave a vector that is none.")
         return np.asarray(features / lengths, dtype=np.float32)
 
+    def warm_up(self, max_batch: int = MAX_BATCH) -> None:
+        """Open both towers; on a GPU also run every batch size once, so that no request waits for its preparation.
+
+        Raises:
+            ModelError: a tower does not open or does not run.
+        """
+        if self.manifest.pixels is not None:
+            size = self.pixels.size
+            for count in _batch_sizes(max_batch if self._image_tower().is_gpu else 1):
+                # Not zeros: a vector without length is an error, and some towers give it for an empty picture.
+                self.encode_pixels(np.full((count, 3, size, size), 0.5, dtype=np.float32))
+        for count in _batch_sizes(max_batch if self._text_tower()[1].is_gpu else 1):
+            self.encode_texts(["a photo"] * count)
+
     def _image_tower(self) -> Tower:
         with self._opening:
             if self._image is None:
-                self._image = Tower(self.bundle.path(IMAGE_FILE), inputs={"pixels"}, threads=self._threads)
+                self._image = self._open("image", self.bundle.path(IMAGE_FILE))
             return self._image
 
     def _text_tower(self) -> tuple[Tokenizer, Tower]:
         with self._opening:
             if self._text is None:
-                tower = Tower(
-                    self.bundle.path(TEXT_FILE),
-                    inputs={"input_ids"},
-                    optional=frozenset({"attention_mask"}),
-                    threads=self._threads,
-                )
-                self._text = Tokenizer(self.bundle), tower
+                self._text = Tokenizer(self.bundle), self._open("text", self.bundle.path(TEXT_FILE))
             return self._text
+
+    def _open(self, which: TowerName, path: Path) -> Tower:
+        """The tower on the first candidate that can be used and gives the golden vector."""
+        *optional, last = self._plan.candidates
+        for devices in optional:
+            try:
+                return self._try(which, path, devices)
+            except ModelError as error:
+                names = ",".join(device.name for device in devices)
+                _log.warning("device passed over", model=self.name, tower=which, device=names, reason=error.message)
+        return self._try(which, path, last)
+
+    def _try(self, which: TowerName, path: Path, devices: tuple[Device, ...]) -> Tower:
+        """The tower on these devices.
+
+        A device may compute something else than the makers' did (OpenVINO has, for one exporter's graphs), so another
+        one than the CPU is believed only after it gave a golden vector. On the CPU, readiness checks it.
+        """
+        tower = Tower(path, self._names(which), self._plan, devices)
+        if any(device.kind is not Kind.CPU for device in devices):
+            golden = read_golden(self.bundle)
+            if which == "image":
+                cosines = image_cosines(golden, self.pixels, lambda images: self._run_images(tower, images), 1)
+            else:
+                tokenizer = Tokenizer(self.bundle)
+                cosines = text_cosines(golden, lambda texts: self._run_texts(tokenizer, tower, texts)[0], 1)
+            require(self.bundle, {which: cosines})
+        return tower
+
+    def _names(self, which: TowerName) -> TensorNames:
+        return self.manifest.tensors.get(which, OUR_NAMES[which])
+
+
+def _batch_sizes(most: int) -> list[int]:
+    return [1 << power for power in range(most.bit_length())]
 
 
 def load_encoder(settings: Settings, model: str | None = None, *, threads: int | None = None) -> Encoder:
     """The encoder of a bundle by name or folder; `settings.model` when none is named.
 
+    `threads` is for each run on the CPU; `settings.threads`, else all cores, when unset.
+
     Raises:
         BundleNotFound: none of that name is installed.
         InvalidBundle: its manifest does not parse.
+        UsageError: `settings.device` does not parse.
+        DeviceUnavailable: it names a device that this ONNX Runtime cannot use.
     """
-    return Encoder(find_bundle(model or settings.model, settings), threads=threads or settings.threads)
+    import onnxruntime  # noqa: PLC0415  only to ask what it can
+
+    bundle = find_bundle(model or settings.model, settings)
+    plan = Plan(
+        candidates=choose(settings.device, onnxruntime.get_available_providers()),
+        threads=threads or settings.threads or cpu_count(),
+        gpu_memory=settings.gpu_memory,
+        engines=settings.models_folder / "engines" / bundle.manifest.fingerprint,
+    )
+    return Encoder(bundle, plan)
 
 
 def load_encoder_of(settings: Settings, model: str, fingerprint: str) -> Encoder:

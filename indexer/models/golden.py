@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +17,22 @@ from PIL import Image
 
 from indexer.errors import GoldenMismatch, InvalidBundle
 from indexer.media.decode import decode
-from indexer.models.encoder import Encoder
-from indexer.models.manifest import GOLDEN_FILE
+from indexer.models.bundle import Bundle
+from indexer.models.manifest import GOLDEN_FILE, PixelRecipe, Tower
 from indexer.models.preprocess import decode_target
+
+if TYPE_CHECKING:
+    from indexer.models.encoder import Encoder
 
 LISTING_FILE = "golden.json"
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A bundle's golden inputs and their vectors."""
+    """A bundle's golden inputs and their vectors; no images where the bundle embeds texts only."""
 
+    names: list[str]
+    """Of the images."""
     images: list[bytes]
     texts: list[str]
     image_vectors: NDArray[np.float32]
@@ -34,33 +41,47 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """The worst cosine between this machine's vectors and the golden ones, per tower."""
+    """Cosines between this machine's vectors and the golden ones, by golden input."""
 
-    image: float
-    text: float
+    images: dict[str, float]
+    texts: dict[str, float]
+
+    @property
+    def image(self) -> float | None:
+        """The worst of the images; None for a bundle that embeds texts only."""
+        return min(self.images.values(), default=None)
+
+    @property
+    def text(self) -> float | None:
+        """The worst of the texts."""
+        return min(self.texts.values(), default=None)
 
 
-def read_golden(encoder: Encoder) -> Golden:
-    """The golden inputs and vectors of an encoder's bundle.
+def read_golden(bundle: Bundle) -> Golden:
+    """A bundle's golden inputs and vectors.
 
     Raises:
         InvalidBundle: a file is missing, changed, or not what it should be.
     """
-    bundle = encoder.bundle
     try:
         listing = json.loads(bundle.path(LISTING_FILE).read_bytes())
+        names = [str(name) for name in listing["images"]]
         with np.load(io.BytesIO(bundle.path(GOLDEN_FILE).read_bytes()), allow_pickle=False) as arrays:
             golden = Golden(
-                images=[bundle.path(f"golden/{name}").read_bytes() for name in listing["images"]],
+                names=names,
+                images=[bundle.path(f"golden/{name}").read_bytes() for name in names],
                 texts=[str(text) for text in listing["texts"]],
                 image_vectors=arrays["image"],
                 text_vectors=arrays["text"],
             )
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidBundle(f"The golden files of {encoder.name!r} do not parse: {error}.") from error
+        raise InvalidBundle(f"The golden files of {bundle.manifest.name!r} do not parse: {error}.") from error
     shapes = (golden.image_vectors.shape, golden.text_vectors.shape)
-    if shapes != ((len(golden.images), encoder.dimension), (len(golden.texts), encoder.dimension)):
-        raise InvalidBundle(f"The golden vectors of {encoder.name!r} are not those of its golden inputs.")
+    dimension = bundle.manifest.dimension
+    if shapes != ((len(golden.images), dimension), (len(golden.texts), dimension)) or not golden.texts:
+        raise InvalidBundle(f"The golden vectors of {bundle.manifest.name!r} are not those of its golden inputs.")
+    if "image" in bundle.manifest.towers and not golden.images:
+        raise InvalidBundle(f"{bundle.manifest.name!r} has an image tower, and no golden image.")
     return golden
 
 
@@ -68,33 +89,63 @@ def check_golden(encoder: Encoder, *, canary: bool = False) -> GoldenReport:
     """Embed the golden inputs (with `canary` the first of each alone) and compare.
 
     Raises:
-        GoldenMismatch: a cosine is below the manifest's `golden_cosine`.
+        GoldenMismatch: a cosine is below the manifest's `golden_cosine`; it names the input.
         InvalidBundle: the golden files are missing or broken.
     """
-    golden = read_golden(encoder)
+    golden = read_golden(encoder.bundle)
     count = 1 if canary else None
-    images = encoder.encode_images([_decoded(encoder, data) for data in golden.images[:count]])
-    # One by one: what a text's vector is must not hang on what else is in its batch.
-    texts = np.concatenate([encoder.encode_texts([text]).vectors for text in golden.texts[:count]])
     report = GoldenReport(
-        image=_worst_cosine(images, golden.image_vectors[:count]),
-        text=_worst_cosine(texts, golden.text_vectors[:count]),
+        images=image_cosines(golden, encoder.manifest.pixels, encoder.encode_images, count),
+        texts=text_cosines(golden, lambda texts: encoder.encode_texts(texts).vectors, count),
     )
-    worst = min(report.image, report.text)
-    if worst < encoder.manifest.golden_cosine:
-        raise GoldenMismatch(
-            f"{encoder.name!r} gives other vectors here than where it was made: cosine {worst:.5f}, "
-            f"{encoder.manifest.golden_cosine} is the least.",
-            image=report.image,
-            text=report.text,
-        )
+    require(encoder.bundle, {"image": report.images, "text": report.texts})
     return report
 
 
-def _decoded(encoder: Encoder, data: bytes) -> Image.Image:
-    return decode(data, target=decode_target(encoder.pixels), max_pixels=10**8).image
+def image_cosines(
+    golden: Golden,
+    recipe: PixelRecipe | None,
+    encode: Callable[[list[Image.Image]], NDArray[np.float32]],
+    count: int | None = None,
+) -> dict[str, float]:
+    """Cosines of the first `count` golden images (all by default), by name."""
+    if recipe is None:
+        return {}
+    target = decode_target(recipe)
+    # One by one: some are large, and what a picture's vector is must not hang on what else is in its batch.
+    vectors = [encode([decode(data, target=target, max_pixels=10**8).image])[0] for data in golden.images[:count]]
+    return _cosines(golden.names, vectors, golden.image_vectors)
 
 
-def _worst_cosine(ours: NDArray[np.float32], golden: NDArray[np.float32]) -> float:
+def text_cosines(
+    golden: Golden, encode: Callable[[list[str]], NDArray[np.float32]], count: int | None = None
+) -> dict[str, float]:
+    """Cosines of the first `count` golden texts (all by default), by text."""
+    vectors = [encode([text])[0] for text in golden.texts[:count]]
+    return _cosines(golden.texts, vectors, golden.text_vectors)
+
+
+def require(bundle: Bundle, cosines: dict[Tower, dict[str, float]]) -> None:
+    """Refuse cosines below the manifest's `golden_cosine`.
+
+    Raises:
+        GoldenMismatch: with the worst input and its cosine.
+    """
+    least = bundle.manifest.golden_cosine
+    for tower, by_input in cosines.items():
+        for name, cosine in sorted(by_input.items(), key=lambda each: each[1])[:1]:
+            if not cosine >= least:  # so that NaN fails too
+                raise GoldenMismatch(
+                    f"{bundle.manifest.name!r} gives other vectors here than where it was made: cosine {cosine:.5f} "
+                    f"for the golden {tower} {name[:40]!r}, {least} is the least.",
+                    tower=tower,
+                    input=name[:200],
+                    cosine=cosine,
+                )
+
+
+def _cosines(
+    names: Sequence[str], ours: Sequence[NDArray[np.float32]], golden: NDArray[np.float32]
+) -> dict[str, float]:
     unit = golden / np.linalg.norm(golden, axis=-1, keepdims=True)
-    return float((ours * unit).sum(axis=-1).min())
+    return {name: float(vector @ row) for name, vector, row in zip(names, ours, unit, strict=False)}

@@ -125,6 +125,13 @@ class TensorNames(_Part):
     output: str = "features"
 
 
+OUR_NAMES: dict[Tower, TensorNames] = {
+    "image": TensorNames(input="pixels"),
+    "text": TensorNames(input="input_ids"),
+}
+"""What our exporter calls them."""
+
+
 class File(_Part):
     """One file of the bundle, as it was published."""
 

@@ -35,15 +35,12 @@ class Tokens:
 class Tokenizer:
     """A bundle's tokenizer, set to its text recipe. Thread-safe.
 
-    `multiple_of` rounds a batch's length up, so that a device which prepares for every shape sees few of them.
-
     Raises:
         InvalidBundle: `tokenizer.json` does not load.
     """
 
-    def __init__(self, bundle: Bundle, *, multiple_of: int = 1) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self._recipe = bundle.manifest.text
-        self._multiple_of = multiple_of
         path = bundle.path(TOKENIZER_FILE)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -52,11 +49,14 @@ class Tokenizer:
         self._tokenizer.no_padding()  # ours is below: the tokenizer's own knows no most
         self._tokenizer.enable_truncation(self._recipe.context_length)
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokenize a batch, special tokens added; what is too long is cut, and said."""
+    def encode(self, texts: Sequence[str], *, multiple_of: int = 1) -> Tokens:
+        """Tokenize a batch, special tokens added; what is too long is cut, and said.
+
+        `multiple_of` rounds the batch's length up, so that a device which prepares for every shape sees few of them.
+        """
         most = self._recipe.context_length * _CHARACTERS_PER_TOKEN
         encodings = self._tokenizer.encode_batch([clean(text[:most], self._recipe) for text in texts])
-        length = self._length(max((len(encoding) for encoding in encodings), default=0))
+        length = self._length(max((len(encoding) for encoding in encodings), default=0), multiple_of)
         input_ids = np.full((len(texts), length), self._recipe.pad_id, dtype=np.int64)
         attention_mask = np.zeros((len(texts), length), dtype=np.int64)
         for row, encoding in enumerate(encodings):
@@ -67,11 +67,11 @@ class Tokenizer:
         ]
         return Tokens(input_ids, attention_mask, truncated)
 
-    def _length(self, longest: int) -> int:
+    def _length(self, longest: int, multiple_of: int) -> int:
         """What a batch is padded to."""
         if self._recipe.padding is Padding.FIXED:
             return self._recipe.context_length
-        rounded = -(-longest // self._multiple_of) * self._multiple_of
+        rounded = -(-longest // multiple_of) * multiple_of
         return min(rounded, self._recipe.context_length)
 
 

@@ -158,7 +158,7 @@ class Breaks(Encoder):
 def test_a_batch_that_fails_costs_only_the_item_that_fails_alone(collection, settings, colours, tmp_path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02}.png").write_bytes(picture("red" if number == 17 else "blue", mark=number))
-    report = run(collection, Breaks(load_bundle(colours), threads=1), settings, tmp_path)
+    report = run(collection, Breaks(load_bundle(colours)), settings, tmp_path)
     assert counts(report) == (29, 0, 1)
     assert report.failures[0].source.endswith("17.png")
     assert report.failures[0].error.message == "red is too much"
@@ -188,7 +188,7 @@ class Gauge(Encoder):
 def test_what_is_in_flight_is_bounded_whatever_the_size(collection, settings, colours, tmp_path) -> None:
     for number in range(400):
         (tmp_path / f"{number}.png").write_bytes(picture("blue", (60, 40), mark=number))
-    gauge = Gauge(load_bundle(colours), threads=1)
+    gauge = Gauge(load_bundle(colours))
     few = settings.model_copy(update={"batch_size": 4, "threads": 2})
     assert run(collection, gauge, few, tmp_path).indexed == 400
     assert gauge.ahead <= 2 * 4 + 4 * (2 + 2)

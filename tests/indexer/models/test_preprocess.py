@@ -40,7 +40,9 @@ def test_shortest_side_then_centre_crop(size: tuple[int, int]) -> None:
 
 
 def test_a_crop_begins_where_the_recipe_says() -> None:
-    whole = image(33, 30)  # a margin of nine: 4.5 pixels a side, which both round to 4; of three: 1.5, which they do not
+    whole = image(
+        33, 30
+    )  # a margin of nine: 4.5 pixels a side, which both round to 4; of three: 1.5, which they do not
     for width, half_even, down in ((33, 4, 4), (27, 2, 1)):
         square = whole.resize((width, 24))
         for offset, left in ((CropOffset.HALF_EVEN, half_even), (CropOffset.DOWN, down)):
