@@ -87,7 +87,7 @@ def main() -> None:
         target = decode_target(encoder.pixels)
 
         def prepared(path: Path) -> np.ndarray:
-            return encoder.prepare(decode(read_file(path, max_bytes=10**9), target=target, max_pixels=10**9).image)
+            return encoder.prepare(decode(read_file(path, max_bytes=10**9), target=target, max_pixels=10**9))
 
         encoder.encode_pixels(np.stack([prepared(path) for path in paths[:16]]))
         with ThreadPoolExecutor(threads) as pool:

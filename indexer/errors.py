@@ -198,7 +198,7 @@ class DownloadFailed(ModelError):
     code = "download_failed"
     status = 502
     default_remedy = (
-        "Try again; or pull it on a machine with a network, copy its folder here and run `crosslens models pull FOLDER`."
+        "Try again; or pull it where there is a network, copy its folder here and run `crosslens models pull FOLDER`."
     )
 
 

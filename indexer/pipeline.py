@@ -139,7 +139,7 @@ class _Run:
         try:
             target = decode_target(self._encoder.pixels)
             decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
-            pixels = self._encoder.prepare(decoded.image)
+            pixels = self._encoder.prepare(decoded)
         except CrosslensError as error:
             return _Prepared(task, error=error)
         finally:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer.media.decode import Decoded
 from indexer.models.batching import MicroBatcher
 from indexer.models.encoder import MAX_BATCH, Encoder, TextEmbeddings
 
@@ -44,7 +45,7 @@ class BatchedEncoder(Encoder):
             truncated=[cut for _, cut in embedded],
         )
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+    def encode_images(self, images: Sequence[Image.Image | Decoded]) -> Vectors:
         """As `Encoder.encode_images`, in a run that other threads may share."""
         if not images:
             return np.empty((0, self.dimension), dtype=np.float32)

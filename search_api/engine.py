@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from qdrant_client.models import Filter
 
+    from indexer.media.decode import Decoded
     from indexer.models.encoder import TextEmbeddings
     from indexer.models.manifest import Manifest, PixelRecipe
     from indexer.store.collection import Collection, Hit
@@ -52,7 +53,7 @@ class QueryEncoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit vectors, float32 (n, D), and which texts were cut."""
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def encode_images(self, images: Sequence[Image.Image | Decoded]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, D)."""
 
 
@@ -214,11 +215,11 @@ class SearchEngine:
             warnings=warnings,
         )
 
-    def _decode(self, data: bytes) -> Image.Image:
+    def _decode(self, data: bytes) -> Decoded:
         from indexer.media.decode import decode  # noqa: PLC0415  a text search never loads an image library
         from indexer.models.preprocess import decode_target  # noqa: PLC0415
 
-        return decode(data, target=decode_target(self._encoder.pixels), max_pixels=self._max_pixels).image
+        return decode(data, target=decode_target(self._encoder.pixels), max_pixels=self._max_pixels)
 
     def _item(self, name: str) -> tuple[NDArray[np.float32], Kind]:
         item_id = point_id(self._collection.name, name)

@@ -14,12 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from indexer.items import sha256_hex
-from indexer.models.bundle import load_bundle
+from indexer.models.bundle import load_bundle, published_files
 from indexer.models.encoder import Encoder
 from indexer.models.manifest import (
     Calibration,
-    File,
     Manifest,
     Padding,
     PixelRecipe,
@@ -86,11 +84,6 @@ def _write_golden_vectors(home: Path, name: str) -> None:
 
 
 def _list_files(home: Path, name: str) -> None:
-    files = {
-        str(path.relative_to(home)): File(sha256=sha256_hex(path.read_bytes()), size=path.stat().st_size)
-        for path in sorted(home.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
     manifest = Manifest(
         name=name,
         family="colours",
@@ -102,7 +95,7 @@ def _list_files(home: Path, name: str) -> None:
         source="made by the test",
         licence="Apache-2.0",
         calibration={"text_to_image": Calibration(scale=10, bias=-8, fitted_on="nothing")},
-        files=files,
+        files=published_files(home),
     )
     write_manifest(manifest, home)
 

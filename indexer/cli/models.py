@@ -1,50 +1,162 @@
-"""`crosslens models`: which bundles there are, and whether they compute what they should."""
+"""`crosslens models`: which bundles there are, where more come from, and whether they compute what they should."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from indexer.cli import PluginGroup
-from indexer.cli.options import common_options, print_json
+from indexer.cli.options import common_options, print_json, printable
 from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from indexer.models.bundle import Bundle
+    from indexer.models.catalog import Known
 
 
 @click.group(cls=PluginGroup, plugins="crosslens.commands.models")
 def models() -> None:
-    """List and verify the models (bundles) that are installed."""
+    """List, install and verify models (bundles)."""
 
 
 @models.command(name="list")
 @common_options(collection=False)
 def list_models(settings: Settings, as_json: bool) -> None:
-    """List the installed bundles."""
+    """List the installed bundles, and known models that are not installed."""
     from indexer.models.bundle import list_bundles  # noqa: PLC0415
+    from indexer.models.catalog import known_models  # noqa: PLC0415
 
-    rows = [
-        {
-            "name": bundle.manifest.name,
-            "description": bundle.manifest.description,
-            "dimension": bundle.manifest.dimension,
-            "precision": bundle.manifest.precision,
-            "licence": bundle.manifest.licence,
-            "fingerprint": bundle.manifest.fingerprint,
-            "bytes": sum(file.size for file in bundle.manifest.files.values()),
-            "folder": str(bundle.folder),
-        }
-        for bundle in list_bundles(settings)
-    ]
+    bundles = list(list_bundles(settings))
+    installed = {bundle.manifest.name for bundle in bundles}
+    known = [model for model in known_models() if model.name not in installed]
     if as_json:
-        print_json({"models": rows})
+        print_json(
+            {"models": [_as_dict(bundle) for bundle in bundles], "known": [_as_known_dict(one) for one in known]}
+        )
         return
+    _print_table(
+        ("name", "dimension", "size", "licence", "fingerprint", "description"),
+        [
+            (
+                bundle.manifest.name,
+                bundle.manifest.dimension,
+                f"{_size(bundle) / 1e6:.0f} MB",
+                bundle.manifest.licence,
+                bundle.manifest.fingerprint,
+                bundle.manifest.description + ("" if "image" in bundle.manifest.towers else " Texts only."),
+            )
+            for bundle in bundles
+        ],
+    )
+    if known:
+        click.echo("\nNot installed; crosslens models export NAME makes one (R@1: from text to image):")
+        _print_table(
+            ("name", "dimension", "parameters", "licence", "COCO R@1", "Flickr R@1"),
+            [
+                (
+                    one.name,
+                    one.dimension,
+                    "-" if one.parameters_millions is None else f"{one.parameters_millions:.0f} M",
+                    one.licence,
+                    _percent(one.recall.coco if one.recall else None),
+                    _percent(one.recall.flickr if one.recall else None),
+                )
+                for one in known
+            ],
+        )
+
+
+def _as_dict(bundle: Bundle) -> dict[str, object]:
+    return {
+        "name": bundle.manifest.name,
+        "description": bundle.manifest.description,
+        "dimension": bundle.manifest.dimension,
+        "towers": bundle.manifest.towers,
+        "precision": bundle.manifest.precision,
+        "licence": bundle.manifest.licence,
+        "fingerprint": bundle.manifest.fingerprint,
+        "bytes": _size(bundle),
+        "folder": str(bundle.folder),
+    }
+
+
+def _as_known_dict(known: Known) -> dict[str, object]:
+    return {**known.model_dump(mode="json"), "command": f"crosslens models export {known.name}"}
+
+
+def _size(bundle: Bundle) -> int:
+    return sum(file.size for file in bundle.manifest.files.values())
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    table = Table("name", "dimension", "size", "licence", "fingerprint", "description", box=None, pad_edge=False)
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        size = f"{row['bytes'] / 1e6:.0f} MB"  # type: ignore[operator]
-        cells = (row["name"], row["dimension"], size, row["licence"], row["fingerprint"], row["description"])
-        table.add_row(*map(str, cells))
+        # A manifest comes from elsewhere: what it says is neither markup nor a command to the terminal.
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console().print(table)
+
+
+@models.command()
+@click.argument("source")
+@click.option("--sha256", metavar="HEX", help="The sha256 of its manifest.json; a local folder needs none.")
+@click.option("--name", help="Install it under another name.")
+@click.option("--force", is_flag=True, help="Replace what is installed under the name.")
+@common_options(collection=False)
+def pull(source: str, sha256: str | None, name: str | None, force: bool, settings: Settings, as_json: bool) -> None:
+    """Install a ready bundle from a folder, from the https:// URL of one, or from a model hub (hf:org/name[@revision]).
+
+    Nothing is installed before every file is as published and the golden vectors come out right on this machine.
+    """
+    from indexer.models.pull import pull as run  # noqa: PLC0415
+
+    with _progress() as progress:
+        pulled = run(source, settings=settings, sha256=sha256, name=name, force=force, progress=progress)
+    manifest = pulled.manifest
+    if as_json:
+        print_json(
+            {
+                "model": manifest.name,
+                "fingerprint": manifest.fingerprint,
+                "folder": str(pulled.folder),
+                "bytes": _size(pulled),
+            }
+        )
+        return
+    there = "already there" if pulled.already_there else "installed"
+    click.echo(f"{manifest.name} ({manifest.fingerprint}): {there}, {pulled.folder}")
+    data = "" if settings.data == Settings.model_fields["data"].default else f" --data {settings.data}"
+    click.echo(f"Next: crosslens ingest FOLDER --model {manifest.name}{data}", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of bytes on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 @models.command()

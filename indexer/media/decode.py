@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -50,7 +51,15 @@ class Decoded:
     width: int
     height: int
     """Of the full image, as seen: after EXIF orientation."""
+    box: tuple[float, float, float, float]
+    """The part of `image` that the full image fills. A reduction rounds up: 4001 pixels become 501 at an eighth, of
+    which the last is an eighth full. Who takes it for a whole one shifts a centre crop by a pixel."""
     media_type: str
+
+    @classmethod
+    def whole(cls, image: Image.Image) -> Self:
+        """An RGB image that is here already, at full size."""
+        return cls(image, image.width, image.height, (0, 0, *image.size), "image/x-raw")
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
@@ -97,14 +106,37 @@ def decode(data: bytes, *, target: int | None = None, max_pixels: int) -> Decode
             if width < 1 or height < 1:
                 raise Unreadable("The image declares no pixels.")
             orientation = _orientation(opened)
-            if target is not None and media_type == "image/jpeg":
-                opened.draft(None, (_DRAFT_SCALE * target, _DRAFT_SCALE * target))
+            fills = _reduce(opened, target) if media_type == "image/jpeg" and target is not None else opened.size
             opened.load()
             image = _rgb(opened)
+        box = _turned_box((0, 0, *fills), image.size, orientation)
         image = _upright(image, orientation)
     if orientation >= 5:  # these lie on their side
         width, height = height, width
-    return Decoded(image, width, height, media_type)
+    return Decoded(image, width, height, box, media_type)
+
+
+def _reduce(opened: ImageFile.ImageFile, target: int) -> tuple[float, float]:
+    """Have a JPEG decoded at a reduced scale if it is large; give the width and height that it will fill, exactly."""
+    reduced = opened.draft(None, (_DRAFT_SCALE * target, _DRAFT_SCALE * target))
+    if reduced is None:
+        return opened.size
+    _mode, (_left, _top, width, height) = reduced
+    return width, height
+
+
+Box = tuple[float, float, float, float]
+
+
+def _turned_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Where a box of an image of this size lies once the image is upright."""
+    left, top, right, bottom = box
+    width, height = size
+    if orientation in {2, 3, 7, 8}:  # left and right change places; for those on their side, before the transposition
+        left, right = width - right, width - left
+    if orientation in {3, 4, 6, 7}:
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
 
 
 def _media_type(data: bytes) -> str:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from indexer.errors import BundleNotFound, InvalidBundle
-from indexer.models.manifest import MANIFEST_FILE, Manifest, read_manifest
+from indexer.models.manifest import EXTERNAL_SUFFIX, MANIFEST_FILE, File, Manifest, read_manifest
 from indexer.settings import Settings
 
 
@@ -42,6 +42,16 @@ class Bundle:
             raise InvalidBundle(f"{path} is not the file that was published: its sha256 is {digest}.")
         return path
 
+    def graph(self, name: str) -> Path:
+        """The path of a graph; weights that it keeps in a file beside it are compared too.
+
+        Raises:
+            InvalidBundle: as `path`.
+        """
+        if name + EXTERNAL_SUFFIX in self.manifest.files:
+            self.path(name + EXTERNAL_SUFFIX)
+        return self.path(name)
+
     def verify_files(self) -> None:
         """Compare every file that the manifest lists.
 
@@ -60,6 +70,17 @@ def load_bundle(folder: Path) -> Bundle:
         UnknownRecipe: a preparation that this version does not know.
     """
     return Bundle(folder=folder, manifest=read_manifest(folder))
+
+
+def published_files(folder: Path) -> dict[str, File]:
+    """Size and sha256 of every file beneath a bundle's folder but its manifest, by name: what a manifest lists."""
+    listed = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST_FILE:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listed[path.relative_to(folder).as_posix()] = File(sha256=digest, size=path.stat().st_size)
+    return listed
 
 
 def find_bundle(name: str, settings: Settings) -> Bundle:

@@ -30,6 +30,8 @@ class Known(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     source: str
     """What `crosslens models export` loads: a library, and that library's name of the checkpoint."""
+    image_source: str | None = None
+    """Whose image tower goes with it, where the checkpoint has none of its own."""
     licence: str
     """SPDX expression of the weights' licence; its own name where SPDX has none."""
     parameters_millions: float | None = Field(None, gt=0)

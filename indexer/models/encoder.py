@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.errors import BundleNotFound, ModelError, ModelMismatch, TextsOnly
+from indexer.media.decode import Decoded
 from indexer.models.bundle import Bundle, find_bundle
 from indexer.models.devices import Device, Kind, Plan, choose, cpu_count
 from indexer.models.golden import image_cosines, read_golden, require, text_cosines
@@ -97,12 +98,12 @@ class Encoder:
         opened = {"image": self._image, "text": self._text and self._text[1]}
         return {name: ",".join(device.name for device in tower.devices) for name, tower in opened.items() if tower}
 
-    def prepare(self, image: Image.Image) -> Vectors:
-        """One decoded RGB image as the image tower's input, float32 (3, size, size)."""
+    def prepare(self, image: Image.Image | Decoded) -> Vectors:
+        """One RGB image, or decoded file, as the image tower's input, float32 (3, size, size)."""
         return prepare(image, self.pixels)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Embed decoded RGB images: float32 (n, dimension), L2-normalised."""
+    def encode_images(self, images: Sequence[Image.Image | Decoded]) -> Vectors:
+        """Embed RGB images, or decoded files: float32 (n, dimension), L2-normalised."""
         vectors = np.empty((len(images), self.dimension), dtype=np.float32)
         for at in range(0, len(images), MAX_BATCH):
             some = images[at : at + MAX_BATCH]
@@ -127,7 +128,7 @@ class Encoder:
                 truncated[index] = cut
         return TextEmbeddings(vectors=vectors, truncated=truncated)
 
-    def _run_images(self, tower: Tower, images: Sequence[Image.Image]) -> Vectors:
+    def _run_images(self, tower: Tower, images: Sequence[Image.Image | Decoded]) -> Vectors:
         size = self.pixels.size
         pixels = np.empty((len(images), 3, size, size), dtype=np.float32)
         for row, image in zip(pixels, images, strict=True):
@@ -170,13 +171,13 @@ class Encoder:
     def _image_tower(self) -> Tower:
         with self._opening:
             if self._image is None:
-                self._image = self._open("image", self.bundle.path(IMAGE_FILE))
+                self._image = self._open("image", self.bundle.graph(IMAGE_FILE))
             return self._image
 
     def _text_tower(self) -> tuple[Tokenizer, Tower]:
         with self._opening:
             if self._text is None:
-                self._text = Tokenizer(self.bundle), self._open("text", self.bundle.path(TEXT_FILE))
+                self._text = Tokenizer(self.bundle), self._open("text", self.bundle.graph(TEXT_FILE))
             return self._text
 
     def _open(self, which: TowerName, path: Path) -> Tower:

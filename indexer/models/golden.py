@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from indexer.errors import GoldenMismatch, InvalidBundle
-from indexer.media.decode import decode
+from indexer.media.decode import Decoded, decode
 from indexer.models.bundle import Bundle
 from indexer.models.manifest import GOLDEN_FILE, PixelRecipe, Tower
 from indexer.models.preprocess import decode_target
@@ -105,7 +104,7 @@ def check_golden(encoder: Encoder, *, canary: bool = False) -> GoldenReport:
 def image_cosines(
     golden: Golden,
     recipe: PixelRecipe | None,
-    encode: Callable[[list[Image.Image]], NDArray[np.float32]],
+    encode: Callable[[list[Decoded]], NDArray[np.float32]],
     count: int | None = None,
 ) -> dict[str, float]:
     """Cosines of the first `count` golden images (all by default), by name."""
@@ -113,7 +112,7 @@ def image_cosines(
         return {}
     target = decode_target(recipe)
     # One by one: some are large, and what a picture's vector is must not hang on what else is in its batch.
-    vectors = [encode([decode(data, target=target, max_pixels=10**8).image])[0] for data in golden.images[:count]]
+    vectors = [encode([decode(data, target=target, max_pixels=10**8)])[0] for data in golden.images[:count]]
     return _cosines(golden.names, vectors, golden.image_vectors)
 
 

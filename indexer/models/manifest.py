@@ -19,6 +19,8 @@ IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"
+EXTERNAL_SUFFIX = ".data"
+"""Behind a graph's name: the file with its weights, where they are too many for one (2 GiB)."""
 CERTIFICATE_FILE = "certificate.json"
 
 
@@ -72,6 +74,8 @@ class Padding(StrEnum):
     FIXED = "fixed"
     """To `context_length`, always (SigLIP pools the last position)."""
 
+
+BUNDLE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Tower = Literal["image", "text"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -143,7 +147,7 @@ class Manifest(_Part):
     """`manifest.json`."""
 
     format: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: str = Field(pattern=BUNDLE_NAME)
     family: str
     """The architecture and its training, in a few words: `clip`, `siglip`, `bridge`."""
     description: str
@@ -186,7 +190,11 @@ class Manifest(_Part):
             # Defaults are left out, so that a recipe's next option leaves the names of today's spaces alone.
             "pixels": self.pixels and self.pixels.model_dump(mode="json", exclude_defaults=True),
             "text": self.text.model_dump(mode="json", exclude_defaults=True),
-            "files": {name: self.files[name].sha256 for name in self.required_files},
+            "files": {
+                name: file.sha256
+                for name, file in sorted(self.files.items())
+                if name.removesuffix(EXTERNAL_SUFFIX) in self.required_files
+            },
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 

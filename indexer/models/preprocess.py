@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer.media.decode import Decoded
 from indexer.models.manifest import CropOffset, Interpolation, PixelRecipe, Resize
 
 _FILTERS = {
@@ -28,21 +29,22 @@ def decode_target(recipe: PixelRecipe) -> int:
     return recipe.resize_to or recipe.size
 
 
-def prepare(image: Image.Image, recipe: PixelRecipe) -> NDArray[np.float32]:
-    """Turn one decoded RGB image into an encoder's input.
+def prepare(image: Image.Image | Decoded, recipe: PixelRecipe) -> NDArray[np.float32]:
+    """Turn one RGB image, or one decoded file, into an encoder's input.
 
     Returns an array of shape (3, size, size), normalised by the recipe's mean and std. Sizes are those of torchvision's
     `Resize`, which open_clip, timm and transformers agree on: the longer side is truncated. Where a crop begins they
     do not agree on, so the recipe says it. A letterbox is open_clip's.
     """
+    decoded = image if isinstance(image, Decoded) else Decoded.whole(image)
     resampling = _FILTERS[recipe.interpolation]
     match recipe.resize:
         case Resize.SQUASH:
-            square = image.resize((recipe.size, recipe.size), resampling)
+            square = decoded.image.resize((recipe.size, recipe.size), resampling, decoded.box)
         case Resize.SHORTEST_CROP:
-            square = _centre_crop(_resize_shortest(image, decode_target(recipe), resampling), recipe)
+            square = _centre_crop(_resize_shortest(decoded, decode_target(recipe), resampling), recipe)
         case Resize.LETTERBOX:
-            square = _letterbox(image, recipe, resampling)
+            square = _letterbox(decoded, recipe, resampling)
         case _:
             assert_never(recipe.resize)
     return normalise(square, recipe)
@@ -59,20 +61,24 @@ def normalise(square: Image.Image, recipe: PixelRecipe) -> NDArray[np.float32]:
     return prepared
 
 
-def _resize_shortest(image: Image.Image, shortest: int, resampling: Image.Resampling) -> Image.Image:
-    width, height = image.size
+def _resize_shortest(decoded: Decoded, shortest: int, resampling: Image.Resampling) -> Image.Image:
+    """Sizes are reckoned from the full image's: a reduced one's are rounded."""
+    width, height = decoded.width, decoded.height
     if max(width, height) * shortest > min(width, height) * _LONGEST_RESIZED:
-        image = _middle(image, min(width, height) * _LONGEST_RESIZED // shortest)
-        width, height = image.size
+        decoded = Decoded.whole(_middle(decoded.image, min(width, height) * _LONGEST_RESIZED // shortest))
+        width, height = decoded.width, decoded.height
     if width <= height:
         size = (shortest, shortest * height // width)
     else:
         size = (shortest * width // height, shortest)
-    return image if size == image.size else image.resize(size, resampling)
+    return decoded.image if size == decoded.image.size else decoded.image.resize(size, resampling, decoded.box)
 
 
 def _middle(image: Image.Image, longest: int) -> Image.Image:
-    """The middle of a sliver, `longest` pixels of its long side; all that a centre crop could keep."""
+    """The middle of a sliver, `longest` pixels of its long side; all that a centre crop could keep.
+
+    What is reduced while it is decoded is never a sliver: both of its sides are long.
+    """
     width, height = image.size
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
@@ -84,10 +90,10 @@ def _centre_crop(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
     return image.crop((left, top, left + recipe.size, top + recipe.size))
 
 
-def _letterbox(image: Image.Image, recipe: PixelRecipe, resampling: Image.Resampling) -> Image.Image:
-    scale = recipe.size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+def _letterbox(decoded: Decoded, recipe: PixelRecipe, resampling: Image.Resampling) -> Image.Image:
+    ratio = max(decoded.width, decoded.height) / recipe.size
+    width, height = (max(1, round(side / ratio)) for side in (decoded.width, decoded.height))
     square = Image.new("RGB", (recipe.size, recipe.size), recipe.fill)
     offset = ((recipe.size - width) // 2, (recipe.size - height) // 2)
-    square.paste(image.resize((width, height), resampling), offset)
+    square.paste(decoded.image.resize((width, height), resampling, decoded.box), offset)
     return square

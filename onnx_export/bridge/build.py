@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from indexer.models.bundle import published_files
 from indexer.models.manifest import (
     Calibration,
-    File,
     Manifest,
     Padding,
     PixelRecipe,
@@ -29,7 +28,7 @@ from onnx_export.bridge import reference
 from onnx_export.bridge.calibrate import fit_calibration
 from onnx_export.bridge.card import NOTICE, model_card
 from onnx_export.bridge.classes import as_belief, conse, prototypes
-from onnx_export.bridge.golden import TEXTS, draw_images, write_golden
+from onnx_export.bridge.golden import IMAGES, TEXTS
 from onnx_export.bridge.graphs import export_image_graph, join_text_graph
 from onnx_export.bridge.head import Head, TrainingData, average, choose_strength, train
 from onnx_export.bridge.quantize import quantize
@@ -42,6 +41,7 @@ from onnx_export.bridge.towers import (
     minilm_graph,
     tokenizer_file,
 )
+from onnx_export.golden import draw_images, write_golden
 
 SEEDS = (0, 1, 2)
 HIDDEN = 256
@@ -122,13 +122,13 @@ def build(train_folder: Path, out: Path, *, eval_folder: Path | None, say: Calla
     say(f"Strength {strength}, by the one-standard-error rule on the validation photos")
     say("Writing the graphs")
     _write_graphs(building, tower, space, head, strength)
-    names = draw_images(building / "golden")
+    names = draw_images(building / "golden", IMAGES)
     tokenizer = reference.open_tokenizer(building / "tokenizer.json")
     golden = {
         "image": reference.encode_images(building / "image.onnx", [building / "golden" / name for name in names]),
         "text": np.concatenate([reference.encode_texts(building / "text.onnx", tokenizer, [text]) for text in TEXTS]),
     }
-    write_golden(building, names, golden)
+    write_golden(building, names, TEXTS, golden)
     measured = _evaluate(building, eval_folder) if eval_folder else {}
     card = model_card(strength, validation, measured)
     (building / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -239,13 +239,6 @@ def _evaluate(bundle: Path, folder: Path) -> dict[str, Recall]:
 
 
 def _manifest(folder: Path, scale: float, calibration: Calibration) -> Manifest:
-    files = {
-        str(path.relative_to(folder)): File(
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size=path.stat().st_size
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
     return Manifest(
         name="bridge",
         family="bridge",
@@ -265,5 +258,5 @@ def _manifest(folder: Path, scale: float, calibration: Calibration) -> Manifest:
         golden_cosine=_GOLDEN_COSINE,
         logit_scale=round(scale, 4),
         calibration={"text_to_image": calibration},
-        files=files,
+        files=published_files(folder),
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from tokenizers import Tokenizer
+
+from onnx_export.pictures import read_rgb
 
 RESIZE_TO = 292
 SIZE = 260
@@ -24,8 +26,7 @@ Vectors = NDArray[np.float32]
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:
     """A picture as the tower was trained to see it, before scaling: RGB uint8 (260, 260, 3)."""
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = read_rgb(path)
     width, height = image.size
     short = min(width, height)
     image = image.resize((width * RESIZE_TO // short, height * RESIZE_TO // short), Image.Resampling.BICUBIC)

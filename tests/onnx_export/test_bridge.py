@@ -54,7 +54,7 @@ def test_it_finds_the_sample_photos_by_what_they_show(bridge: Encoder, text: str
     from indexer.media.decode import decode
 
     names = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix not in {".md", ".jsonl"})
-    images = [decode((EXAMPLES / name).read_bytes(), target=292, max_pixels=10**8).image for name in names]
+    images = [decode((EXAMPLES / name).read_bytes(), target=292, max_pixels=10**8) for name in names]
     scores = bridge.encode_images(images) @ bridge.encode_texts([text]).vectors[0]
     assert names[int(scores.argmax())] == photo
 

@@ -1,0 +1,74 @@
+"""Errors of the hub's libraries as one sentence: what could not be fetched, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from indexer.errors import ModelError, UsageError
+
+
+class HubUnreachable(ModelError):
+    """A checkpoint that must be downloaded, and nothing answers."""
+
+    code = "hub_unreachable"
+    status = 502
+    default_remedy = (
+        "Check the network (HTTPS_PROXY, HF_ENDPOINT). Without one: copy the checkpoint's folder here and export that, "
+        "or set HF_HOME to a cache that holds it; or export on a machine with a network and copy the bundle."
+    )
+
+
+@contextmanager
+def explained(source: str) -> Iterator[None]:
+    """Turn what the hub's libraries raise while `source` is loaded into our errors.
+
+    Raises:
+        HubUnreachable: nothing answers, and the cache does not hold it.
+        UsageError: the hub, or the folder, has no such checkpoint.
+    """
+    try:
+        yield
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"The hub has no {source}, or it is not public.", remedy="Check the name; set HF_TOKEN for a private one."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.TransportError) as error:
+        raise HubUnreachable(f"{source} is not here, and the hub does not answer.") from error
+    except OSError as error:
+        if _is_network(error):
+            raise HubUnreachable(f"{source} is not here, and the hub does not answer.") from error
+        raise UsageError(
+            f"{source} cannot be read: {_first_line(error)}", remedy="Check its name and files."
+        ) from error
+    except (ValueError, RuntimeError, KeyError) as error:
+        if _is_network(error):
+            raise HubUnreachable(f"{source} is not here, and the hub does not answer.") from error
+        raise UsageError(
+            f"{source} is no checkpoint that its library reads: {_first_line(error)}",
+            remedy="Check its name and files.",
+        ) from error
+
+
+def _is_network(error: BaseException) -> bool:
+    """Whether the network is behind it: the libraries wrap such errors, sometimes in words alone."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError, ConnectionError)):
+            return True
+        if "couldn't connect" in str(chain).lower() or "offline mode" in str(chain).lower():
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
