@@ -283,6 +283,21 @@ def test_wrong_vectors_are_not_installed(site: Site, settings: Settings) -> None
     assert left(settings) == []
 
 
+def test_what_lies_on_the_disk_is_what_was_published(site: Site, settings: Settings) -> None:
+    for name in ("NOTICE", "THANKS"):
+        (site.bundle / name).write_bytes(b"thanks")
+        list_file(site.bundle, name, hashlib.sha256(b"thanks").hexdigest(), 6)
+
+    def damage(done: int, total: int) -> None:
+        if done == total:
+            (settings.models_folder / ".colours.pulling" / "NOTICE").write_bytes(b"thinks")
+
+    error = pull_site(site, settings, progress=damage)
+    assert isinstance(error, InvalidBundle)
+    assert "NOTICE" in error.message
+    assert left(settings) == []
+
+
 def test_a_server_that_breaks_off_is_said(site: Site, settings: Settings) -> None:
     whole = (site.bundle / "text.onnx").read_bytes()
     site.answers["/colours/text.onnx"] = lambda handler: send(handler, 200, whole[:100], length=len(whole))
