@@ -14,7 +14,7 @@ ALLOWED = {
     "indexer": set(),
     "workers": {"indexer"},
     "search_api": {"indexer", "workers"},
-    "onnx_export": {"indexer.models", "indexer.errors", "indexer.media", "indexer.cli"},
+    "onnx_export": {"indexer.models", "indexer.errors", "indexer.media", "indexer.cli", "indexer.settings"},
 }
 TRAINING = ("torch", "torchvision", "transformers", "open_clip", "sentence_transformers", "onnxscript", "onnx")
 

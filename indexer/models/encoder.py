@@ -197,7 +197,7 @@ class Encoder:
         A device may compute something else than the makers' did (OpenVINO has, for one exporter's graphs), so another
         one than the CPU is believed only after it gave a golden vector. On the CPU, readiness checks it.
         """
-        tower = Tower(path, self._names(which), self._plan, devices)
+        tower = Tower(path, self._names(which), self.manifest.precision[which], self._plan, devices)
         if any(device.kind is not Kind.CPU for device in devices):
             golden = read_golden(self.bundle)
             if which == "image":

@@ -15,7 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from indexer.errors import DeviceUnavailable, EncoderFailed, InvalidBundle
 from indexer.models.devices import Device, Plan
-from indexer.models.manifest import TensorNames
+from indexer.models.manifest import Precision, TensorNames
 
 Vectors = NDArray[np.float32]
 Feed = Mapping[str, NDArray[Any]]
@@ -36,10 +36,11 @@ class Tower:
         DeviceUnavailable: a device is not there, or its libraries do not load.
     """
 
-    def __init__(self, path: Path, names: TensorNames, plan: Plan, devices: tuple[Device, ...]) -> None:
+    def __init__(
+        self, path: Path, names: TensorNames, precision: Precision, plan: Plan, devices: tuple[Device, ...]
+    ) -> None:
         self.devices = devices
-        self._names = names
-        self._replicas = [_Replica(path, names, plan, device) for device in devices]
+        self._replicas = [_Replica(path, names, precision, plan, device) for device in devices]
         self._in_work = [0] * len(devices)
         self._choosing = threading.Lock()
 
@@ -88,8 +89,8 @@ class _Replica:
     broken device costs one rebuild, not one a request, and readiness, which runs the model, says so.
     """
 
-    def __init__(self, path: Path, names: TensorNames, plan: Plan, device: Device) -> None:
-        self._path, self._names, self._plan, self._device = path, names, plan, device
+    def __init__(self, path: Path, names: TensorNames, precision: Precision, plan: Plan, device: Device) -> None:
+        self._path, self._names, self._precision, self._plan, self._device = path, names, precision, plan, device
         self._rebuilding = threading.Lock()
         self._failed = False
         self._bound = _BoundRuns(device) if device.is_gpu else None
@@ -102,6 +103,9 @@ class _Replica:
         options.log_severity_level = 3
         # A plan of memory is kept for every shape seen, and texts come in every length.
         options.enable_mem_pattern = False
+        if self._precision == "fp16":
+            # The step above this one rewrites convolutions for the CPU, and crashes the process over some in fp16.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         # A spinning thread takes the core that decoding, or another request, could use.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._device.is_gpu:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from indexer.errors import UsageError
 from onnx_export.checkpoint import Checkpoint, UnsupportedCheckpoint
+from onnx_export.hub import stay_offline_if_unreachable
 
 LIBRARIES = ("open_clip", "transformers", "sentence_transformers")
 
@@ -26,6 +27,8 @@ def load_checkpoint(source: str) -> Checkpoint:
         HubUnreachable: it must be downloaded, and nothing answers.
     """
     library, name = _parse(source)
+    if not Path(name.partition("@")[2] or name).exists():
+        stay_offline_if_unreachable()
     module = importlib.import_module(f"onnx_export.sources.{library}")
     checkpoint: Checkpoint = module.load(name)
     return checkpoint

@@ -28,13 +28,30 @@ def open_clip_file(folder: Path, model: str) -> str:
     return f"open_clip:{model}@{path}"
 
 
-def open_clip_folder(folder: Path, *, siglip: bool = False, **text: object) -> str:
-    """A small CLIP, or a SigLIP with map pooling, as a folder of open_clip's."""
+def open_clip_folder(folder: Path, kind: str = "clip") -> str:
+    """A small model as a folder of open_clip's: `clip`, `coca`, `mobileclip` (a FastViT) or `siglip` (map pooling)."""
     import open_clip
 
     folder.mkdir(parents=True, exist_ok=True)
     common = {"width": 64, "heads": 2, "layers": 2}
-    if siglip:
+    preprocess: dict[str, object] = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    vision: dict[str, object] = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
+    text: dict[str, object] = {**common, "context_length": 77}
+    model: dict[str, object] = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    if kind == "coca":
+        pooler = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        text |= {"context_length": 76, "embed_cls": True, "output_tokens": True}
+        model |= {
+            "vision_cfg": vision | pooler,
+            "multimodal_cfg": {**common, "context_length": 76},
+            "custom_text": True,
+        }
+    elif kind == "mobileclip":
+        timm = {"timm_model_name": "fastvit_t8", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": None}
+        model |= {"embed_dim": 768, "vision_cfg": {**timm, "image_size": 128}, "custom_text": True}
+        text |= {"no_causal_mask": True}  # as MobileCLIP-S1: what is padding is seen
+        preprocess = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"}
+    elif kind == "siglip":
         unigram_tokenizer(folder)
         model = {
             "embed_dim": 192,
@@ -57,14 +74,9 @@ def open_clip_folder(folder: Path, *, siglip: bool = False, **text: object) -> s
                 "proj_bias": True,
                 "pool_type": "last",
                 "norm_kwargs": {"eps": 1e-6},
-                **text,
             },
         }
         preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    else:
-        vision = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
-        model = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": {**common, "context_length": 77, **text}}
-        preprocess = {"interpolation": "bicubic", "resize_mode": "shortest"}
     write(folder / "open_clip_config.json", {"model_cfg": model, "preprocess_cfg": preprocess})
     torch.manual_seed(0)
     made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
