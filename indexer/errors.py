@@ -22,6 +22,9 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── ModelMismatch         the collection holds another bundle's vectors
      │    ├── TextsOnly             the bundle has no image tower
      │    ├── DeviceUnavailable     the device that was asked for cannot be used
+     │    ├── UnsupportedCheckpoint a checkpoint that cannot become a bundle
+     │    ├── HubUnreachable        a checkpoint must be downloaded, and nothing answers
+     │    ├── ParityFailed          an exported bundle does not give its checkpoint's vectors
      │    ├── EncoderFailed         a run failed, and again after its session was rebuilt
      │    └── Overloaded            more is waiting for the encoder than it may
      └── VectorIndexError                the index and its process
@@ -246,6 +249,35 @@ class EncoderFailed(ModelError):
     code = "encoder_failed"
     status = 503
     default_remedy = "See the log. If the device is lost or its memory full, restart, or set CROSSLENS_DEVICE=cpu."
+
+
+class UnsupportedCheckpoint(ModelError):
+    """A checkpoint that cannot become a bundle."""
+
+    code = "unsupported_checkpoint"
+    status = 422
+    default_remedy = "Export another checkpoint; `crosslens models list` names some."
+
+
+class HubUnreachable(ModelError):
+    """A checkpoint that must be downloaded, and nothing answers."""
+
+    code = "hub_unreachable"
+    status = 502
+    default_remedy = (
+        "Check the network (HTTPS_PROXY, HF_ENDPOINT). Without one: copy the checkpoint's folder here and export that, "
+        "or set HF_HOME to a cache that holds it; or export on a machine with a network and copy the bundle."
+    )
+
+
+class ParityFailed(ModelError):
+    """A bundle that does not give the vectors of the model that it was made from."""
+
+    code = "parity_failed"
+    default_remedy = (
+        "Nothing was installed. For int8, a lower --bound accepts the loss; else export in another precision, "
+        "or report the checkpoint: it is prepared in a way that the exporter misreads."
+    )
 
 
 class Overloaded(ModelError):

@@ -15,7 +15,6 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
 
-from indexer.errors import ModelError
 from indexer.models.manifest import PixelRecipe, TextRecipe, Tower
 
 Vectors = NDArray[np.float32]
@@ -69,11 +68,3 @@ class Checkpoint:
     def dimension(self) -> int:
         """The length of its vectors."""
         return len(self.text.reference("a photo"))
-
-
-class UnsupportedCheckpoint(ModelError):
-    """A checkpoint that cannot become a bundle."""
-
-    code = "unsupported_checkpoint"
-    status = 422
-    default_remedy = "Export another checkpoint; `crosslens models list` names some."

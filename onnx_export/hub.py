@@ -17,21 +17,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from indexer.errors import ModelError, UsageError
+from indexer.errors import HubUnreachable, UsageError
 
 _PATIENCE_SECONDS = 10.0
 _NETWORK = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError, ConnectionError, urllib.error.URLError)
-
-
-class HubUnreachable(ModelError):
-    """A checkpoint that must be downloaded, and nothing answers."""
-
-    code = "hub_unreachable"
-    status = 502
-    default_remedy = (
-        "Check the network (HTTPS_PROXY, HF_ENDPOINT). Without one: copy the checkpoint's folder here and export that, "
-        "or set HF_HOME to a cache that holds it; or export on a machine with a network and copy the bundle."
-    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.errors import ModelError
+from indexer.errors import ParityFailed
 from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder
 from indexer.models.golden import Golden, image_cosines, read_golden, text_cosines
@@ -24,16 +24,6 @@ from onnx_export.pictures import read_rgb
 BOUNDS: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
 """The least cosine with the reference, by precision. int8's is a default: what a search loses by it is measured beside
 it, as the neighbours' overlap."""
-
-
-class ParityFailed(ModelError):
-    """A bundle that does not give the vectors of the model that it was made from."""
-
-    code = "parity_failed"
-    default_remedy = (
-        "Nothing was installed. For int8, a lower --bound accepts the loss; else export in another precision, "
-        "or report the checkpoint: it is prepared in a way that the exporter misreads."
-    )
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-from onnx_export.checkpoint import UnsupportedCheckpoint
+from indexer.errors import UnsupportedCheckpoint
 
 _MERGES = 49152 - 256 - 2
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""How CLIP splits a text (Radford et al. 2021, `simple_tokenizer.py`), beside its special tokens."""
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\u0345]+"
+"""How CLIP splits a text (Radford et al. 2021, `simple_tokenizer.py`), beside its special tokens. It does so ignoring
+case, and so drops one mark, U+0345, whose capital is a letter (iota)."""
 
 
 def clip_bpe(vocabulary: Path, special: tuple[str, ...] = ("<start_of_text>", "<end_of_text>")) -> Tokenizer:
@@ -91,10 +92,6 @@ def _of_sentencepiece(tokenizer: Any) -> Tokenizer:
     class Converter(T5Converter):  # type: ignore[misc]
         def vocab(self, proto: Any) -> list[tuple[str, float]]:
             return [(piece.piece, piece.score) for piece in proto.pieces]
-
-        def normalizer(self, proto: Any) -> Any:
-            charsmap = proto.normalizer_spec.precompiled_charsmap
-            return normalizers.Precompiled(charsmap) if charsmap else None
 
         def post_processor(self) -> Any:
             end = (self.original_tokenizer.eos_token, self.original_tokenizer.eos_token_id)

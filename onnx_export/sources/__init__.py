@@ -11,8 +11,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from indexer.errors import UsageError
-from onnx_export.checkpoint import Checkpoint, UnsupportedCheckpoint
+from indexer.errors import UnsupportedCheckpoint, UsageError
+from onnx_export.checkpoint import Checkpoint
 from onnx_export.hub import stay_offline_if_unreachable
 
 LIBRARIES = ("open_clip", "transformers", "sentence_transformers")

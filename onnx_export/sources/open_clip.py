@@ -14,9 +14,9 @@ from open_clip.transformer import TextTransformer, text_global_pool
 from PIL import Image
 from torch import nn
 
-from indexer.errors import UsageError
+from indexer.errors import UnsupportedCheckpoint, UsageError
 from indexer.models.manifest import Cleaning, Interpolation, Padding, PixelRecipe, Resize, TextRecipe
-from onnx_export.checkpoint import Checkpoint, ImageSide, TextSide, UnsupportedCheckpoint, Vectors
+from onnx_export.checkpoint import Checkpoint, ImageSide, TextSide, Vectors
 from onnx_export.hub import explained
 from onnx_export.vocabularies import clip_bpe, of_transformers
 

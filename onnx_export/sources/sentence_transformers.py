@@ -10,8 +10,9 @@ import transformers
 from tokenizers import Tokenizer, normalizers
 from torch import nn
 
+from indexer.errors import UnsupportedCheckpoint
 from indexer.models.manifest import Padding, TextRecipe
-from onnx_export.checkpoint import Checkpoint, TextSide, UnsupportedCheckpoint, Vectors
+from onnx_export.checkpoint import Checkpoint, TextSide, Vectors
 from onnx_export.hub import explained
 from onnx_export.sources.transformers import from_parts
 from onnx_export.vocabularies import of_transformers

@@ -9,8 +9,9 @@ import transformers
 from PIL import Image
 from torch import nn
 
+from indexer.errors import UnsupportedCheckpoint
 from indexer.models.manifest import Cleaning, CropOffset, Interpolation, Padding, PixelRecipe, Resize, TextRecipe
-from onnx_export.checkpoint import Checkpoint, ImageSide, TextSide, UnsupportedCheckpoint, Vectors
+from onnx_export.checkpoint import Checkpoint, ImageSide, TextSide, Vectors
 from onnx_export.hub import explained
 from onnx_export.vocabularies import of_transformers
 

@@ -15,16 +15,14 @@ import pytest
 from click.testing import CliRunner
 
 from indexer.cli import main
-from indexer.errors import InvalidBundle, TextsOnly, UsageError
+from indexer.errors import HubUnreachable, InvalidBundle, ParityFailed, TextsOnly, UnsupportedCheckpoint, UsageError
 from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder
 from indexer.models.golden import check_golden
 from indexer.models.manifest import Cleaning, CropOffset, Interpolation, Padding, Resize
 from onnx_export import graphs
-from onnx_export.checkpoint import Checkpoint, UnsupportedCheckpoint
+from onnx_export.checkpoint import Checkpoint
 from onnx_export.export import Order, export
-from onnx_export.hub import HubUnreachable
-from onnx_export.parity import ParityFailed
 from onnx_export.sources import load_checkpoint, with_images_of
 from tests.onnx_export import checkpoints as made
 
