@@ -27,10 +27,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.export
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.index
 	$(BIN)/python -m bench.search
+	$(BIN)/python -m bench.encoders
 
 # The virtual environment. A half-made one is made again.
 $(VENV)/.made:
