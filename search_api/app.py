@@ -10,7 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from indexer.settings import Settings
-from search_api import collections, health, items, problems, search
+from search_api import collections, health, items, metrics, problems, search
 from search_api.loopback import is_loopback
 from search_api.services import Services
 
@@ -43,13 +43,14 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
-    app.extensions["crosslens"] = services or Services(settings)
+    services = app.extensions["crosslens"] = services or Services(settings)
 
     problems.register(app)
     app.before_request(_begin)
     app.before_request(_refuse_foreign_hosts)
     app.before_request(_refuse_foreign_pages)
     app.after_request(_finish)
+    metrics.register(app, services)
     for module in (collections, items, search, health):
         app.register_blueprint(module.blueprint)
     return app

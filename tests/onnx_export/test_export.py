@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -186,6 +188,22 @@ def test_a_tower_that_pools_a_fixed_place_is_padded_to_the_full_length(
     short = replace(checkpoint.text, recipe=checkpoint.text.recipe.model_copy(update={"padding": Padding.LONGEST}))
     with pytest.raises(ParityFailed, match="for the text"):
         export(replace(checkpoint, image=None, text=short), order(), tmp_path / "small", quiet)
+
+
+def test_memory_is_flat_over_ten_thousand_batches_of_every_size(clip_bundle: Path) -> None:
+    encoder = Encoder(load_bundle(clip_bundle))
+    chance = random.Random(0)
+    words = ["a", "dog", "running", "on", "the", "beach", "with", "two", "children"]
+    process = psutil.Process()
+    for number in range(10_000):
+        if number == 1_000:
+            before = process.memory_info().rss
+        count = chance.randint(1, 32)
+        if number % 2:
+            encoder.encode_pixels(np.full((count, 3, 64, 64), 0.3, np.float32))
+        else:
+            encoder.encode_texts([" ".join(chance.choices(words, k=chance.randint(1, 70)))] * count)
+    assert process.memory_info().rss - before < 16 * 2**20
 
 
 def test_a_bound_that_int8_misses_leaves_what_was_installed(

@@ -2,9 +2,12 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
@@ -13,6 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from indexer.models import sessions
+from indexer.models.bundle import published_files
+from indexer.models.manifest import read_manifest, write_manifest
 from indexer.settings import Settings
 from search_api.app import create_app
 from search_api.services import Services
@@ -133,13 +139,68 @@ def test_collections_are_made_seen_and_removed(client: FlaskClient) -> None:
 def test_health_and_readiness(client: FlaskClient, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").get_json() == {"status": "ok"}
     ready = client.get("/readyz")
-    assert ready.get_json()["parts"] == {"model": {"ok": True}, "index": {"ok": True}}
+    devices = {"image": "cpu", "text": "cpu"}
+    assert ready.get_json()["parts"] == {"model": {"ok": True, "devices": devices}, "index": {"ok": True}}
     absent = Services(settings.model_copy(update={"model": "gone"}))
     with create_app(settings, absent).test_client() as other:
         body = problem(other.get("/readyz"), 503, "not_ready")
         assert body["parts"]["model"]["code"] == "bundle_not_found"
         assert body["parts"]["index"]["ok"]
     absent.close()
+
+
+def test_an_encoder_that_is_lost_ends_readiness(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = Services(settings)
+    lost = {"yes": False}
+    real = sessions._Replica._run
+
+    def run(*arguments: Any) -> Any:
+        if lost["yes"]:
+            raise RuntimeError("the device fell off the bus")
+        return real(*arguments)
+
+    monkeypatch.setattr(sessions._Replica, "_run", run)
+    with create_app(settings, services).test_client() as client:
+        assert client.get("/readyz").status_code == 200
+        lost["yes"] = True
+        body = problem(client.get("/readyz"), 503, "not_ready")
+        assert body["parts"]["model"]["code"] == "encoder_failed"
+        client.put("/v1/collections/media")
+        problem(client.post(SEARCH, json={"query": [{"text": "red"}]}), 503, "encoder_failed")
+        lost["yes"] = False
+        assert client.get("/readyz").status_code == 200
+    services.close()
+
+
+def test_readiness_holds_every_golden_vector_once_and_a_canary_after(
+    settings: Settings, colours: Path, tmp_path: Path
+) -> None:
+    """A bundle whose second golden text is off: the canary alone would not see it."""
+    shutil.copytree(colours, tmp_path / "off")
+    with np.load(tmp_path / "off" / "golden.npz") as arrays:
+        image, text = arrays["image"], arrays["text"]
+    text[1] = np.roll(text[1], 1)
+    np.savez(tmp_path / "off" / "golden.npz", image=image, text=text)
+    manifest = read_manifest(tmp_path / "off").model_copy(update={"files": published_files(tmp_path / "off")})
+    write_manifest(manifest, tmp_path / "off")
+    off = Services(settings.model_copy(update={"model": str(tmp_path / "off")}))
+    with create_app(settings, off).test_client() as client:
+        body = problem(client.get("/readyz"), 503, "not_ready")
+        assert body["parts"]["model"]["code"] == "golden_mismatch"
+        assert "of green" in body["detail"]
+    off.close()
+
+
+def test_metrics_name_requests_by_route_and_towers_by_device(client: FlaskClient) -> None:
+    client.get("/readyz")
+    client.get("/v1/collections/gone")
+    client.get("/no/such/path")
+    text = client.get("/metrics").get_data(as_text=True)
+    assert 'crosslens_requests_total{method="GET",route="/v1/collections/<name>",status="404"} 1.0' in text
+    assert 'crosslens_requests_total{method="other",route="none",status="404"} 1.0' in text
+    assert 'device="cpu"' in next(line for line in text.splitlines() if line.startswith("crosslens_encoder_tower{"))
+    assert 'tower="image"' in text
+    assert "/no/such/path" not in text
 
 
 def test_every_error_is_a_problem_that_says_what_to_do(client: FlaskClient) -> None:
