@@ -65,6 +65,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock:
 	$(LOCK) pyproject.toml -o requirements/run.lock
 	$(LOCK) --extra dev -c requirements/run.lock pyproject.toml -o requirements/dev.lock
+	$(LOCK) --extra gpu -c requirements/run.lock --no-emit-package onnxruntime pyproject.toml -o requirements/gpu.lock
 	$(LOCK) --extra dev --extra export -c requirements/dev.lock pyproject.toml -o requirements/export.lock
 
 clean:
