@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from indexer.errors import DeviceUnavailable, EncoderFailed, InvalidBundle
-from indexer.models.devices import Device, Plan
+from indexer.models.devices import Device, Kind, Plan
 from indexer.models.manifest import Precision, TensorNames
 
 Vectors = NDArray[np.float32]
@@ -24,6 +24,8 @@ ATTENTION_MASK = "attention_mask"
 """The one input beside the first that a graph may take."""
 
 _log = structlog.get_logger("encoder")
+
+onnxruntime.set_default_logger_severity(4)  # what goes wrong is raised, too
 
 
 class Tower:
@@ -110,12 +112,14 @@ class _Replica:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._device.is_gpu:
             onnxruntime.preload_dlls()  # CUDA and cuDNN from their wheels, where they were installed so
+        providers = self._plan.providers(self._device)
         try:
-            session = onnxruntime.InferenceSession(
-                str(self._path), options, providers=self._plan.providers(self._device)
-            )
+            # Its own way to fall back prints to the standard output, where a JSON document may be due.
+            session = onnxruntime.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
         except Exception as error:
-            raise InvalidBundle(f"{self._path} does not load on {self._device.name}: {error}") from error
+            if self._device.kind is not Kind.CPU:
+                raise DeviceUnavailable(f"{self._device.name} cannot be used: {str(error)[:300]}") from error
+            raise InvalidBundle(f"{self._path} does not load: {error}") from error
         if session.get_providers()[0] != self._device.provider:  # it fell back, and only its log says so
             raise DeviceUnavailable(f"{self._device.name} cannot be used: its libraries did not load.")
         self._check(session)
