@@ -4,16 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test lint format lock bench clean
+.PHONY: help demo models test lint format lock bench clean
 
 help:
 	@echo "make demo    install, index the sample photos, search them"
+	@echo "make models  install what makes bundles of CLIP and SigLIP checkpoints"
 	@echo "make test    set up the tests, then lint, check types and run them all"
 	@echo "make lint    ruff and mypy alone        make format  rewrite as ruff wants it"
 	@echo "make bench   the benchmarks             make lock    pin the newest dependencies"
 
 demo: $(VENV)/.run
 	@$(BIN)/crosslens demo
+
+models: $(VENV)/.export
 
 test: lint $(VENV)/.export
 	$(BIN)/python -m pytest
@@ -54,7 +57,7 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP) -r requirements/dev.lock
 	@touch $@
 
-# The exporter and its tests: torch, open_clip and transformers, some 6 GB.
+# The exporter: torch, open_clip and transformers, some 6 GB.
 $(VENV)/.export: $(VENV)/.dev requirements/export.lock
 	@echo "Installing torch and the exporter's other parts into $(VENV); this takes minutes ..."
 	@$(PIP) -r requirements/export.lock

@@ -84,10 +84,10 @@ def export(
     _show(certificate)
     if order.licence == _UNKNOWN_LICENCE:
         click.echo("Note: nothing is known of the weights' licence; --licence puts it into the bundle.", err=True)
+    data = "" if settings.data == Settings.model_fields["data"].default else f" --data {settings.data}"
+    collection = re.sub(r"[^a-z0-9]+", "-", bundle_name)
     click.echo(f"{bundle_name} is in {out}. Next:")
-    click.echo(
-        f"  CROSSLENS_MODEL={bundle_name} crosslens ingest FOLDER --collection {re.sub('[._]', '-', bundle_name)}"
-    )
+    click.echo(f"  crosslens ingest FOLDER --model {bundle_name} --collection {collection}{data}")
 
 
 @click.command()

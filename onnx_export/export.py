@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexer.models.bundle import load_bundle, published_files
+from indexer.models.bundle import load_bundle, published_files, put_in_place
 from indexer.models.encoder import Encoder
 from indexer.models.manifest import (
     CERTIFICATE_FILE,
@@ -63,7 +63,7 @@ def export(checkpoint: Checkpoint, order: Order, out: Path, say: Callable[[str],
         text = json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False)
         (finished / CERTIFICATE_FILE).write_text(text + "\n", encoding="utf-8")
         _write_manifest(checkpoint, order, order.precision, certificate.bound, finished)
-        _replace(out, finished)
+        put_in_place(finished, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return certificate
@@ -119,13 +119,3 @@ def _write_manifest(checkpoint: Checkpoint, order: Order, precision: Precision, 
         files=published_files(folder),
     )
     write_manifest(manifest, folder)
-
-
-def _replace(out: Path, finished: Path) -> None:
-    """Move a finished bundle to its place; the one that was there goes last."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    finished.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -53,7 +53,10 @@ def list_models(settings: Settings, as_json: bool) -> None:
         ],
     )
     if known:
-        click.echo("\nNot installed; crosslens models export NAME makes one (R@1: from text to image):")
+        click.echo(
+            "\nNot installed; crosslens models export NAME makes one. (R@1 from text to image is as published; "
+            "--json names where.)"
+        )
         _print_table(
             ("name", "dimension", "parameters", "licence", "COCO R@1", "Flickr R@1"),
             [

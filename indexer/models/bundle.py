@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -29,7 +30,7 @@ class Bundle:
         listed = self.manifest.files.get(name)
         if listed is None:
             raise InvalidBundle(f"The bundle {self.manifest.name!r} lists no file {name!r}.")
-        path = self.folder / _inside(name)
+        path = self.folder / inside_bundle(name)
         try:
             # A link inside a bundle could make it read, and hash, any file of this machine.
             if not path.resolve().is_relative_to(self.folder.resolve()):
@@ -90,7 +91,7 @@ def find_bundle(name: str, settings: Settings) -> Bundle:
         BundleNotFound: none of that name.
         InvalidBundle: there is one, and it is broken.
     """
-    for folder in _homes(settings):
+    for folder in bundle_homes(settings):
         if (folder / name / MANIFEST_FILE).is_file() and "/" not in name:
             return load_bundle(folder / name)
     path = Path(name).expanduser()
@@ -106,20 +107,48 @@ def list_bundles(settings: Settings) -> Iterator[Bundle]:
         InvalidBundle: when it comes to a broken one.
     """
     seen = set()
-    for home in _homes(settings):
+    for home in bundle_homes(settings):
         for folder in sorted(home.iterdir()) if home.is_dir() else ():
             if (folder / MANIFEST_FILE).is_file() and folder.name not in seen:
                 seen.add(folder.name)
                 yield load_bundle(folder)
 
 
-def _homes(settings: Settings) -> tuple[Path, Path]:
-    """The user's own bundles outrank the built-in ones."""
+def bundle_homes(settings: Settings) -> tuple[Path, Path]:
+    """The folders that bundles are looked for in; the user's own outrank the built-in ones."""
     return settings.models_folder, Path(str(files("indexer.models") / "builtin"))
 
 
-def _inside(name: str) -> PurePosixPath:
+def inside_bundle(name: str) -> PurePosixPath:
+    """A listed file's path below its bundle's folder.
+
+    Raises:
+        InvalidBundle: it leads out of it.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
         raise InvalidBundle(f"The manifest names a file outside of its folder: {name!r}.")
     return path
+
+
+def put_in_place(finished: Path, target: Path) -> None:
+    """Move a finished folder to its place; what was there is there until then, and again if that fails."""
+    old = target.with_name(f".{target.name}.replaced")
+    remove(old)
+    if target.exists():
+        target.rename(old)
+    try:
+        finished.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from indexer.errors import InvalidBundle, InvalidName, ModelError, UnknownRecipe, UsageError
-from indexer.models.bundle import Bundle, _homes, _inside, load_bundle
+from indexer.models.bundle import Bundle, bundle_homes, inside_bundle, load_bundle, put_in_place, remove
 from indexer.models.encoder import Encoder
 from indexer.models.golden import check_golden
 from indexer.models.manifest import MANIFEST_FILE, File, Manifest, read_manifest, write_manifest
@@ -102,7 +101,7 @@ def pull(
                     write_manifest(manifest, staging)
                 else:
                     (staging / MANIFEST_FILE).write_bytes(data)
-                _replace(target, staging)
+                put_in_place(staging, target)
         except OSError as error:
             raise ModelError(
                 f"{settings.models_folder} cannot be written: {error.strerror}.",
@@ -131,7 +130,7 @@ def _parse(data: bytes, where: str) -> Manifest:
             raise type(error)(error.message.replace(folder, where), remedy=remedy) from error
     for name in manifest.files:
         # Other spellings of one path would be files that overwrite each other.
-        if str(_inside(name)) != name or not name.isprintable() or name == MANIFEST_FILE:
+        if str(inside_bundle(name)) != name or not name.isprintable() or name == MANIFEST_FILE:
             raise InvalidBundle(f"The manifest at {where} lists a file {name!r}.", remedy=_PUBLISHER)
     total = _total(manifest)
     if total > MAX_TOTAL:
@@ -162,7 +161,7 @@ def _installed(manifest: Manifest, settings: Settings) -> Bundle | None:
     Raises:
         UsageError: another bundle has its name.
     """
-    for home in _homes(settings):
+    for home in bundle_homes(settings):
         folder = home / manifest.name
         if not folder.exists():
             continue
@@ -196,10 +195,10 @@ def _staging(target: Path) -> Iterator[Path]:
             raise UsageError(f"Another process is pulling {target.name!r}.", remedy="Wait for it.") from error
         try:
             for rest in folder.iterdir():  # of a pull that was killed
-                _remove(rest)
+                remove(rest)
             yield folder
         finally:
-            _remove(folder)
+            remove(folder)
     finally:
         os.close(descriptor)
 
@@ -228,24 +227,3 @@ def _fetch(origin: Origin, name: str, listed: File, path: Path) -> Iterator[int]
             yield len(chunk)
     if digest.hexdigest() != listed.sha256:
         raise InvalidBundle(f"{name} at {origin.where} is not the file that was published.", remedy=_PUBLISHER)
-
-
-def _replace(target: Path, staging: Path) -> None:
-    """Move the finished folder to its place; what was there is there until then."""
-    old = target.with_name(f".{target.name}.replaced")
-    _remove(old)
-    if target.exists():
-        target.rename(old)
-    try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from indexer.settings import Settings
 from tests.test_architecture import ROOT
 
 EXAMPLES = ROOT / "examples" / "media"
-NEEDS_TORCH = "torch comes with the extra `export`, which the tests do not install"
+NEEDS_TORCH = "torch comes with the extra `export`"
 
 
 @pytest.fixture(scope="module")
