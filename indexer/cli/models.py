@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -176,6 +177,7 @@ def verify(name: str | None, settings: Settings, as_json: bool) -> None:
     encoder = load_encoder(settings, name)
     encoder.bundle.verify_files()
     report = check_golden(encoder)
+    certificate = _certificate(encoder.bundle)
     if as_json:
         cosines = {"image": report.image, "text": report.text, "required": encoder.manifest.golden_cosine}
         print_json(
@@ -186,6 +188,7 @@ def verify(name: str | None, settings: Settings, as_json: bool) -> None:
                 "cosine": cosines,
                 "inputs": {"images": report.images, "texts": report.texts},
                 "devices": encoder.devices,
+                "certificate": certificate,
             }
         )
         return
@@ -198,3 +201,23 @@ def verify(name: str | None, settings: Settings, as_json: bool) -> None:
         f"Golden vectors ({len(report.images)} images, {len(report.texts)} texts; {where}): worst cosine "
         f"{', '.join(worst)}; {encoder.manifest.golden_cosine} is required."
     )
+    if certificate:
+        click.echo(
+            printable(f"The golden vectors are those of {certificate['reference']}, given when it was exported.")
+        )
+    for direction, share in (certificate.get("overlap") or {}).items():
+        click.echo(f"Of the ten nearest neighbours in fp32 it keeps {share:.1%}, {direction.replace('_', ' ')}.")
+
+
+def _certificate(bundle: Bundle) -> dict[str, Any]:
+    """The parity certificate that an exported bundle carries; nothing for others."""
+    from indexer.errors import InvalidBundle  # noqa: PLC0415
+    from indexer.models.manifest import CERTIFICATE_FILE  # noqa: PLC0415
+
+    if CERTIFICATE_FILE not in bundle.manifest.files:
+        return {}
+    try:
+        certificate: dict[str, Any] = json.loads(bundle.path(CERTIFICATE_FILE).read_bytes())
+        return {"reference": str(certificate["reference"]), "overlap": dict(certificate["overlap"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidBundle(f"The certificate of {bundle.manifest.name!r} does not parse: {error}.") from error

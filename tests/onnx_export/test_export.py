@@ -332,6 +332,7 @@ def test_the_command_installs_what_search_and_ingest_use(
     assert "--force" in again.stderr
     verified = CliRunner().invoke(main, ["models", "verify", "my-clip", "--json"])
     assert json.loads(verified.stdout)["devices"] == {"image": "cpu", "text": "cpu"}
+    assert json.loads(verified.stdout)["certificate"]["reference"].startswith("open_clip ")
     photos = Path(__file__).resolve().parents[2] / "examples" / "media"
     monkeypatch.setenv("CROSSLENS_MODEL", "my-clip")
     done = CliRunner().invoke(main, ["ingest", str(photos), "--json"])
