@@ -60,6 +60,8 @@ class Record(BaseModel):
     name: str | None = None
     """The id that the caller named, if it is not itself a UUID."""
     added_at: datetime
+    job: str | None = None
+    """The part of a queued job that indexed it, `<job>/<shard>`: should that be delivered again, it knows its own."""
 
 
 def check_collection_name(name: str) -> str:

@@ -54,6 +54,8 @@ class Planner:
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._pending: dict[str, Task] = {}
+        self._begun: set[str] = set()
+        """Sources of this part of a job, which are few."""
 
     def plan(self, found: Iterable[Candidate | Failure]) -> Iterator[Task]:
         """The tasks for what was found; what is known is counted as skipped, what cannot be read as failed."""
@@ -90,7 +92,7 @@ class Planner:
         for candidate in group:
             before = seen.get(candidate.source)
             if before is not None and _unchanged(candidate, before[1]):
-                self._report.skipped += 1
+                self._count_known(before[1], candidate.source)
                 continue
             try:
                 task = self._read(candidate)
@@ -121,6 +123,7 @@ class Planner:
             text=candidate.text,
             name=candidate.id if candidate.id not in {None, item_id} else None,
             added_at=now(),
+            job=self._report.part,
         )
         return Task(item_id, record, candidate.payload, data)
 
@@ -139,6 +142,8 @@ class Planner:
             with self._lock:
                 self._pending[task.id] = task
             begun.add(task.id)
+            if self._report.part is not None:
+                self._begun.add(task.record.locations[0].source)
             yield task
 
     def _joins_pending(self, task: Task) -> bool:
@@ -152,6 +157,15 @@ class Planner:
         self._report.skipped += 1
         return True
 
+    def _count_known(self, record: Record, source: str) -> None:
+        """Count what the index holds already: as indexed, if an earlier delivery of this very part put it there."""
+        part = self._report.part
+        if part is not None and record.job == part and record.locations[0].source == source not in self._begun:
+            self._begun.add(source)
+            self._report.indexed += 1
+        else:
+            self._report.skipped += 1
+
     def _note_known(self, task: Task, known: Stored) -> Stored:
         """Bring a known item's locations and payload up to date; nothing is decoded or embedded."""
         record = _with_locations(known.record, task.record.locations)
@@ -162,7 +176,7 @@ class Planner:
             self._collection.set_payload(task.id, payload)
             self._report.indexed += 1
         else:
-            self._report.skipped += 1
+            self._count_known(known.record, task.record.locations[0].source)
         drop_locations(self._collection, task.replaces)
         return type(known)(known.id, record, payload)
 

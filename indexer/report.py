@@ -33,6 +33,8 @@ class Report:
     collection: str
     model: str
     job: str = field(default_factory=lambda: str(uuid.uuid4()))
+    part: str | None = None
+    """The part of a queued job that this is, `<job>/<shard>`; it may be delivered more than once."""
     indexed: int = 0
     skipped: int = 0
     decoded: int = 0

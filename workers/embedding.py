@@ -1,0 +1,87 @@
+"""A shard through the pipeline: in full batches, and, after its worker died, in ever smaller parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from indexer.errors import CollectionNotFound, CrosslensError, IndexUnavailable, ModelError, Quarantined
+from indexer.pipeline import ingest_found
+from indexer.report import Report
+from indexer.store.collection import Collection
+from workers.jobs import OVER, Job
+from workers.planning import Interrupted
+from workers.references import from_reference
+from workers.runtime import Runtime
+from workers.shard import Outcome, ShardState, Span
+
+_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between tries while the index is away; the last one again and again."""
+
+_log = structlog.get_logger("worker")
+
+
+def run_shard(runtime: Runtime, job_id: str, number: int) -> None:
+    """Index a shard's items and add its counts to the job's; nothing if it was done before.
+
+    Raises:
+        Interrupted: the worker ends meanwhile; what is left of the shard is for the next delivery.
+    """
+    jobs = runtime.jobs
+    items = jobs.shard(job_id, number)
+    job = jobs.get(job_id)
+    if items is None or job.state in OVER:
+        return
+    jobs.claim(job_id, number, runtime.name)
+    state = jobs.load_state(job_id, number) or ShardState.fresh(len(items))
+    poison = state.recover(runtime.settings.quarantine_after)
+    if poison is not None:
+        _log.warning("item quarantined", job=job_id, source=items[poison]["source"])
+        state.finish(Outcome(failures=[_failure(items[poison], Quarantined.of(runtime.settings.quarantine_after))]))
+    while span := state.begin():
+        jobs.save_state(job_id, number, state)
+        try:
+            state.finish(_patiently(runtime, job, number, items, span))
+        except Interrupted:
+            state.put_back()
+        if runtime.stopping.is_set() and state.pending:
+            jobs.save_state(job_id, number, state)
+            raise Interrupted
+    jobs.finish_shard(job_id, number, state)
+
+
+def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, Any]], span: Span) -> Outcome:
+    """The outcome of a part, waited for while the index is away."""
+    part = items[span.begin : span.end]
+    for tries in range(1_000_000):
+        try:
+            outcome = _index(runtime, runtime.store.get(job.collection), part, f"{job.id}/{number}")
+        except IndexUnavailable as error:
+            runtime.jobs.note(job.id, f"Waiting for the index: {error.message}")
+            pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
+            _log.warning("index away", job=job.id, again_in=pause, reason=error.message)
+            if runtime.stopping.wait(pause):
+                raise Interrupted from error
+        except (CollectionNotFound, ModelError) as error:
+            return Outcome(failures=[_failure(item, error) for item in part])
+        else:
+            if tries:
+                runtime.jobs.note(job.id, "")
+            return outcome
+    raise Interrupted
+
+
+def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]], name: str) -> Outcome:
+    encoder = runtime.encoder_of(collection)
+    report = Report(collection=collection.name, model=encoder.name, part=name)
+    ingest_found(
+        map(from_reference, part), collection=collection, encoder=encoder, settings=runtime.settings, report=report
+    )
+    by_source = {item["source"]: item for item in part}
+    failures = [{**failure.as_dict(), "item": by_source.get(failure.source)} for failure in report.failures]
+    return Outcome(report.indexed, report.skipped, report.truncated, failures)
+
+
+def _failure(item: dict[str, Any], error: CrosslensError) -> dict[str, Any]:
+    return {"source": item["source"], **error.as_dict(), "item": item}
