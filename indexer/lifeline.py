@@ -21,8 +21,7 @@ def follow_parent(
     The kernel sends `death_signal` when the parent is gone (Linux), and the standard input comes to its end
     (everywhere): then `on_orphaned` runs in a thread, and after `grace` seconds the process ends whatever it is doing.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)
+    end_with_parent(death_signal)
 
     def watch() -> None:
         while os.read(_STANDARD_INPUT, 4096):  # the parent never writes: this ends when its end closes
@@ -31,3 +30,9 @@ def follow_parent(
         on_orphaned()
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send `death_signal` when the parent is gone (Linux); it stays so for what this process executes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)

@@ -10,7 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from indexer.settings import Settings
-from search_api import collections, health, items, metrics, problems, search
+from search_api import collections, health, items, jobs, metrics, problems, search
 from search_api.loopback import is_loopback
 from search_api.services import Services
 
@@ -51,7 +51,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.before_request(_refuse_foreign_pages)
     app.after_request(_finish)
     metrics.register(app, services)
-    for module in (collections, items, search, health):
+    for module in (collections, items, search, jobs, health):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -24,6 +24,8 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether each part can answer: the model gives its golden vector for a canary, the index answers a ping."""
     parts = {"model": _tried(services().check_model), "index": _tried(services().check_index)}
+    if services().settings.has_queue:
+        parts["queue"] = _tried(services().check_queue)
     parts["model"]["devices"] = services().devices()
     if all(part["ok"] for part in parts.values()):
         return jsonify({"status": "ready", "parts": parts})

@@ -67,7 +67,10 @@ def register(app: Flask) -> None:
     def crosslens_error(error: CrosslensError) -> Response:
         if error.status >= 500:
             _log.error("request failed", code=error.code, detail=error.message, path=request.path)
-        return problem(error.status, error.code, error.message, error.remedy, **error.details)
+        answer = problem(error.status, error.code, error.message, error.remedy, **error.details)
+        if "retry_after" in error.details:
+            answer.headers["Retry-After"] = str(error.details["retry_after"])
+        return answer
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
+    from workers.submit import Queue
 
 _log = structlog.get_logger("api")
 
@@ -71,6 +72,24 @@ class Services:
         from indexer.media.originals import Originals  # noqa: PLC0415
 
         return Originals(self.settings.uploads_folder, max_bytes=self.settings.max_bytes)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The queue; connected to when first asked something."""
+        from workers.submit import Queue  # noqa: PLC0415
+
+        return Queue(self.settings)
+
+    def check_queue(self) -> None:
+        """Ask the queue for a sign of life.
+
+        Raises:
+            BrokerUnavailable: there is none.
+        """
+        from workers.submit import available  # noqa: PLC0415
+
+        with available(self.settings):
+            self.queue.jobs.ping()
 
     def encoder(self, model: str) -> BatchedEncoder:
         """An installed bundle's encoder, loaded once.

@@ -5,13 +5,18 @@ Nobody installs or starts it: `crosslens serve` keeps it as a child. With `CROSS
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
+import click
+
 from indexer.errors import BrokerUnavailable
+from indexer.lifeline import end_with_parent
 from indexer.settings import Settings
 
 _SOCKET_BYTES = 100
@@ -56,8 +61,32 @@ def server_command(settings: Settings) -> list[str]:
     return [
         _server(), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700",
         "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-        "--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning",
+        "--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning", "--logfile",
+        str(folder / "valkey.log"),
     ]  # fmt: skip
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+def main(data: Path) -> None:
+    """Become the embedded broker of a data folder, once nobody else is it.
+
+    A lock says who is: it is held by the server itself, so that the kernel frees it however the server ends. A socket
+    that is there without the lock is a dead server's.
+    """
+    settings = Settings(data=data)
+    command = server_command(settings)
+    end_with_parent()
+    lock = os.open(settings.data.absolute() / "broker" / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        click.echo(f"Another `crosslens serve` has the queue of {data}; waiting for it to end.", err=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, True)
+    socket_path(settings).unlink(missing_ok=True)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606  our own command line
 
 
 def _server() -> str:
@@ -77,3 +106,7 @@ def _server() -> str:
         "There is no Valkey server for this platform.",
         remedy="Install valkey-server or redis-server, or set CROSSLENS_REDIS_URL.",
     )
+
+
+if __name__ == "__main__":
+    main()

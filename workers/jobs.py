@@ -19,7 +19,7 @@ import json
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -143,6 +143,15 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
 
+# KEYS: job. ARGV: now.
+_CANCEL = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'done' or state == 'cancelled' or state == 'failed' then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished', ARGV[1], 'note', '')
+return 1
+"""
+
+
 class Jobs:
     """The jobs of one Redis. Thread-safe."""
 
@@ -152,6 +161,7 @@ class Jobs:
         self._add = client.register_script(_ADD)
         self._planned = client.register_script(_PLANNED)
         self._release = client.register_script(_RELEASE)
+        self._cancel = client.register_script(_CANCEL)
 
     def create(self, collection: str, model: str, sources: list[str]) -> Job:
         """A new job, to be planned."""
@@ -218,15 +228,18 @@ class Jobs:
         """Every shard is planned: the job runs, or is done if nothing is open."""
         self._planned(keys=[_job(job_id), _open(job_id)], args=[time.time()])
 
-    def add_failures(self, job_id: str, failures: Iterable[dict[str, Any]]) -> None:
-        """Note what failed before it was in any shard."""
-        lines = [json.dumps(each, ensure_ascii=False) for each in failures]
-        if lines:
-            with self._redis.pipeline() as pipe:
-                pipe.rpush(_failures(job_id), *lines)
-                pipe.hincrby(_job(job_id), "failed", len(lines))
-                pipe.hincrby(_job(job_id), "planned", len(lines))
-                pipe.execute()
+    def cancel(self, job_id: str) -> bool:
+        """End a job that is not over: what is in work may still be stored, and is not counted. False if it was over.
+
+        Raises:
+            JobNotFound: there is none of that id.
+        """
+        self.get(job_id)
+        if not self._cancel(keys=[_job(job_id)], args=[time.time()]):
+            return False
+        keys = [key for number in self.open_shards(job_id) for key in (_shard(job_id, number), _state(job_id, number))]
+        self._redis.delete(_open(job_id), *keys)
+        return True
 
     def shard(self, job_id: str, number: int) -> list[dict[str, Any]] | None:
         """A shard's items; None once it is done."""

@@ -26,9 +26,9 @@ from workers.jobs import Jobs
 _TRIES = 10
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """A client of the queue's Redis. A call is tried again for about half a minute while nothing answers."""
-    retry = Retry(ExponentialBackoff(cap=5, base=0.05), _TRIES)
+def connect(settings: Settings, *, tries: int = _TRIES) -> redis.Redis:
+    """A client of the queue's Redis. A call is tried again while nothing answers; by default for half a minute."""
+    retry = Retry(ExponentialBackoff(cap=5, base=0.05), tries)
     errors: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError]
     return redis.Redis.from_url(redis_url(settings), retry=retry, retry_on_error=errors, socket_timeout=30)
 

@@ -16,6 +16,7 @@ from indexer.cli.options import common_options
 from indexer.errors import UsageError
 from indexer.settings import Settings
 from search_api.loopback import is_loopback
+from workers.children import children
 from workers.supervisor import Child, Supervisor
 
 READY_SECONDS = 60.0
@@ -43,7 +44,8 @@ def serve(host: str, port: int, settings: Settings, as_json: bool) -> None:
     )
     command = [sys.executable, "-m", "search_api.server"]
     command += ["--fd", str(listener.fileno()), "--data", str(settings.data.absolute())]
-    supervisor = Supervisor([Child("api", command, pass_fds=(listener.fileno(),))])
+    api = Child("api", command, pass_fds=(listener.fileno(),))
+    supervisor = Supervisor([api, *children(settings)])
     threading.Thread(target=_announce, args=(url, settings, as_json), name="announce", daemon=True).start()
     with listener:
         sys.exit(supervisor.run())
