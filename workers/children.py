@@ -14,7 +14,9 @@ def children(settings: Settings, *, processes: int | None = None) -> list[Child]
     if count == 0:
         return []
     data = ["--data", str(settings.data.absolute())]
-    broker = [] if settings.redis_url else [Child("broker", [sys.executable, "-m", "workers.broker", *data])]
+    broker = (
+        [] if settings.redis_url else [Child("broker", [sys.executable, "-m", "workers.broker", *data], outlives=True)]
+    )
     process = [sys.executable, "-m", "workers.process", *data, "--queues"]
     embedders = [Child(f"worker-{number}", [*process, "embed"]) for number in range(1, count + 1)]
     return [*broker, Child("planner", [*process, "plan"]), *embedders]

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class Child:
     name: str
     command: Sequence[str]
     pass_fds: Sequence[int] = ()
+    outlives: bool = False
+    """Ended only when the others are gone: they need it to end well."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     starts: int = field(default=0, init=False)
     _early_deaths: int = field(default=0, init=False)
@@ -96,7 +99,10 @@ class Supervisor:
         for child in self.children:
             if child.process is None and child._due_at <= now:
                 child.process = subprocess.Popen(  # noqa: S603  our own command lines, never a shell
-                    list(child.command), stdin=subprocess.PIPE, pass_fds=tuple(child.pass_fds)
+                    list(child.command),
+                    stdin=subprocess.PIPE,
+                    stdout=sys.stderr.fileno(),  # ours may be one JSON document
+                    pass_fds=tuple(child.pass_fds),
                 )
                 child.starts += 1
                 child._started_at = now
@@ -124,18 +130,22 @@ class Supervisor:
         return None
 
     def _stop_children(self, wakened: Callable[[float | None], None]) -> None:
-        for child in self.children:
+        deadline = time.monotonic() + self._grace
+        for outlives in (False, True):
+            self._stop_some([child for child in self.children if child.outlives is outlives], wakened, deadline)
+
+    def _stop_some(self, children: Sequence[Child], wakened: Callable[[float | None], None], deadline: float) -> None:
+        for child in children:
             if child.process is not None:
                 child.process.terminate()
-        deadline = time.monotonic() + self._grace
-        while alive := [c.process for c in self.children if c.process is not None and c.process.poll() is None]:
+        while alive := [c.process for c in children if c.process is not None and c.process.poll() is None]:
             if self._hurry or time.monotonic() >= deadline:
                 for process in alive:
                     process.kill()
                     process.wait()
                 break
             wakened(deadline - time.monotonic())
-        for child in self.children:
+        for child in children:
             if child.process is not None:
                 _close(child.process)
                 child.process = None

@@ -46,7 +46,7 @@ def submit(sources: tuple[str, ...], model: str | None, wait: bool, settings: Se
         collection = store.create(settings.collection, encoder.name, encoder.fingerprint, encoder.dimension)
         job = _queue(settings).submit(collection, absolute)
         if wait:  # and keep the index meanwhile
-            job = _follow(settings, job, as_json=as_json)
+            job = _follow(settings, job)
     _show(job, as_json=as_json)
 
 
@@ -60,10 +60,12 @@ def list_jobs(limit: int, settings: Settings, as_json: bool) -> None:
         print_json({"jobs": [job.as_dict() for job in found]})
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("job", "collection", "state", "total", "indexed", "skipped", "failed", "created", box=None)
+    table = Table(
+        Column("job", no_wrap=True), "collection", "state", "total", "indexed", "skipped", "failed", "created", box=None
+    )
     for job in found:
         created = datetime.fromtimestamp(job.created).astimezone().strftime("%Y-%m-%d %H:%M")
         counts = (f"{job.total}/{job.planned}", job.indexed, job.skipped, job.failed)
@@ -85,7 +87,7 @@ def show(job_id: str, settings: Settings, as_json: bool) -> None:
 def watch(job_id: str, settings: Settings, as_json: bool) -> None:
     """Follow a job until it is over."""
     job = _asked(settings, lambda queue: queue.jobs.get(job_id))
-    _show(_follow(settings, job, as_json=as_json), as_json=as_json)
+    _show(_follow(settings, job), as_json=as_json)
 
 
 @jobs.command()
@@ -136,7 +138,7 @@ def _asked(settings: Settings, ask: Callable[[Queue], Answer]) -> Answer:
         return ask(_queue(settings))
 
 
-def _follow(settings: Settings, job: Job, *, as_json: bool) -> Job:
+def _follow(settings: Settings, job: Job) -> Job:
     """A progress bar on a terminal, until the job is over."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
@@ -146,10 +148,8 @@ def _follow(settings: Settings, job: Job, *, as_json: bool) -> Job:
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        available(settings),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with available(settings), progress as bar:
         task = bar.add_task(job.state, total=None)
         queue = _queue(settings)
         while job.state not in OVER:

@@ -14,11 +14,9 @@ from workers.supervisor import Supervisor
 
 
 @click.command()
-@click.option(
-    "--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="That embed; each has its model."
-)
+@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Each has its model.")
 @common_options(collection=False)
-def worker(processes: int, settings: Settings, as_json: bool) -> None:
+def worker(processes: int, settings: Settings, as_json: bool) -> None:  # noqa: ARG001  it prints nothing
     """Work on the jobs of a shared queue until Ctrl-C.
 
     Needs CROSSLENS_REDIS_URL and CROSSLENS_QDRANT_URL; `crosslens serve` has workers of its own.
