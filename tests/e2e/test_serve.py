@@ -40,9 +40,17 @@ def server(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def family(process: subprocess.Popen[str], settings: Settings) -> list[psutil.Process]:
-    """The API's process and the index process."""
+    """The API's process, the queue's, and the index process."""
     index = json.loads((settings.index_folder / "address.json").read_text())["pid"]
-    return [*psutil.Process(process.pid).children(), psutil.Process(index)]
+    children = sorted(
+        psutil.Process(process.pid).children(), key=lambda child: "search_api" not in str(child.cmdline())
+    )
+    return [*children, psutil.Process(index)]
+
+
+def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
+    """The child with these words in its command line."""
+    return next(each for each in psutil.Process(process.pid).children() if words in " ".join(each.cmdline()))
 
 
 def answers(url: str) -> bool:
@@ -70,11 +78,11 @@ def test_it_serves_comes_back_and_leaves_nothing_behind(server, settings) -> Non
     assert httpx.post(f"{url}/v1/collections/media/items", files=files, data=form).status_code == 201
     assert search(url, "a blue photo") == ["blue", "red"]
 
-    api, _ = family(process, settings)
+    api, *_ = family(process, settings)
     api.kill()
     until(lambda: answers(url))
     assert search(url, "a red photo") == ["red", "blue"]
-    _, index = family(process, settings)  # the first may have ended with its last lease, the killed API's
+    *_, index = family(process, settings)  # the first may have ended with its last lease, the killed API's
     index.kill()
     until(lambda: answers(url))
     assert search(url, "a red photo") == ["red", "blue"]
@@ -91,6 +99,59 @@ def test_killed_itself_it_takes_everything_along(server, settings) -> None:
     left = family(process, settings)
     process.kill()
     until(lambda: all(gone(each) for each in left))
+
+
+def job_over(url: str, job: str) -> dict[str, object]:
+    until(lambda: httpx.get(f"{url}/v1/jobs/{job}", timeout=30).json()["state"] in {"done", "failed", "cancelled"}, 90)
+    return dict(httpx.get(f"{url}/v1/jobs/{job}", timeout=30).json())
+
+
+def test_jobs_over_http_survive_the_death_of_every_process(server, settings, tmp_path: Path) -> None:
+    process, url = server
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(400):
+        colour = ("red", "green", "blue")[number % 3]
+        (photos / f"{number:03}.png").write_bytes(picture(colour, mark=number))
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    answer = httpx.post(f"{url}/v1/collections/media/ingest", json={"source": str(photos)}, timeout=30)
+    assert answer.status_code == 202
+    job = answer.json()["job"]
+    assert answer.headers["Location"] == f"/v1/jobs/{job}"
+    for words in ("--queues embed", "valkey-server", "--queues plan", "search_api.server"):
+        until(lambda: any(words in " ".join(c.cmdline()) for c in psutil.Process(process.pid).children()))  # noqa: B023
+        child(process, words).kill()
+    until(lambda: answers(url))
+    done = job_over(url, job)
+    assert (done["state"], done["indexed"], done["skipped"], done["failed"]) == ("done", 400, 0, 1), done
+    assert httpx.get(f"{url}/v1/collections/media", timeout=30).json()["count"] == 400
+    failures = httpx.get(f"{url}/v1/jobs/{job}/failures", timeout=30).json()["failures"]
+    assert [(Path(each["source"]).name, each["code"]) for each in failures] == [("bad.jpg", "not_an_image")]
+    (photos / "bad.jpg").write_bytes(picture("white", mark=7, form="JPEG"))
+    again = httpx.post(f"{url}/v1/jobs/{job}/retry", timeout=30).json()["job"]
+    assert (job_over(url, again)["indexed"], httpx.get(f"{url}/v1/jobs", timeout=30).json()["jobs"][0]["job"]) == (
+        1,
+        again,
+    )
+    with httpx.stream("GET", f"{url}/v1/jobs/{again}/events", timeout=30) as stream:
+        lines = [line for line in stream.iter_lines() if line]
+    assert lines[0] == "event: job"
+    assert json.loads(lines[1].removeprefix("data: "))["state"] == "done"
+    listed = subprocess.run([*CLI, "jobs", "list", "--json"], check=True, capture_output=True, text=True)
+    assert {each["job"] for each in json.loads(listed.stdout)["jobs"]} == {job, again}
+
+
+def test_jobs_are_refused_with_a_reason(server, settings) -> None:
+    _, url = server
+    assert httpx.get(f"{url}/v1/jobs/none", timeout=30).json()["code"] == "job_not_found"
+    for body in ({}, {"source": ""}, {"source": []}, {"source": ["a"] * 1001}, {"source": 1}, {"sources": "a"}):
+        answer = httpx.post(f"{url}/v1/collections/media/ingest", json=body, timeout=30)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), body
+    gone = httpx.post(f"{url}/v1/collections/media/ingest", json={"source": "/no/such/folder"}, timeout=30).json()
+    failed = job_over(url, gone["job"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "source_not_found")  # type: ignore[index]
+    stopped = httpx.post(f"{url}/v1/jobs/{gone['job']}/cancel", timeout=30).json()
+    assert stopped["state"] == "failed"  # it was over
 
 
 def test_the_command_line_searches_what_the_server_holds(server, settings, tmp_path: Path) -> None:
