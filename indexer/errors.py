@@ -9,10 +9,18 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── InvalidRequest        a body, option or filter that does not parse
      │    ├── ReservedPayloadKey    a payload that writes into Crosslens' own fields
      │    ├── SourceNotFound        a path, glob or item that is not there
-     │    └── InvalidTextSource     a captions or JSONL file with a line that does not parse
+     │    ├── JobNotFound           no job of that id
+     │    ├── TooBusy               more is queued than the queue should hold
+     │    ├── BrokerUnavailable     the queue does not answer, or there is none
+     │    ├── MissingExtra          a source that needs an extra that is not installed
+     │    └── InvalidTextSource     a captions file or table with a line that does not parse
      ├── MediaError                 one file that cannot become one item
      │    ├── EmptyFile  NotAnImage  UnsupportedFormat  Truncated  Unreadable
-     │    └── TooManyPixels  TooLarge  SymlinkLoop  MediaGone
+     │    ├── Quarantined           its worker died whenever it was in work
+     │    ├── TooManyPixels  TooLarge  SymlinkLoop  MediaGone
+     │    ├── UrlRefused            a URL that must not be fetched: its notation, scheme, port or address
+     │    └── FetchFailed           a URL whose host cannot be reached, answers with an error, or breaks off
+     │         └── FetchTimeout     a URL whose host takes too long
      ├── ModelError                 a bundle or an encoder
      │    ├── BundleNotFound        no bundle of that name
      │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
@@ -31,10 +39,11 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
           ├── CollectionNotFound  ItemNotFound
           ├── IndexOwned            another process owns the data folder's index
           ├── IndexUnavailable      the index does not answer
+          ├── ServerTooOld          a Qdrant server below the oldest version that will do
           └── InvalidVector         wrong dimension, not finite, or without length
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class CrosslensError(Exception):
@@ -95,10 +104,41 @@ class SourceNotFound(UsageError):
 
 
 class InvalidTextSource(UsageError):
-    """A captions or JSONL file with a line that does not parse."""
+    """A captions file or table, or one beside an image, with a line that does not parse."""
 
     code = "invalid_text_source"
     default_remedy = 'Each line must be a JSON object with "file" or "text", and optionally "payload" and "id".'
+
+
+class MissingExtra(UsageError):
+    """A source that needs an extra that is not installed."""
+
+    code = "missing_extra"
+    default_remedy = "Install it as the message says, or convert the source."
+
+
+class JobNotFound(UsageError):
+    """No job of that id."""
+
+    code = "job_not_found"
+    status = 404
+    default_remedy = "`crosslens jobs list` shows them."
+
+
+class TooBusy(UsageError):
+    """More is queued than the queue should hold."""
+
+    code = "too_busy"
+    status = 429
+    default_remedy = "Send it again in a while; `Retry-After` says when."
+
+
+class BrokerUnavailable(UsageError):
+    """The queue does not answer, or there is none."""
+
+    code = "broker_unavailable"
+    status = 503
+    default_remedy = "Start `crosslens serve`, or check CROSSLENS_REDIS_URL."
 
 
 class MediaError(CrosslensError):
@@ -130,7 +170,7 @@ class UnsupportedFormat(MediaError):
 
 
 class Truncated(MediaError):
-    """A file that ends before its image does."""
+    """A file that ends before its image does, or an archive before its last member."""
 
     code = "truncated"
     default_remedy = "Copy or download the file again; it is incomplete."
@@ -165,12 +205,67 @@ class SymlinkLoop(MediaError):
     default_remedy = "Remove the link, or name the folder that it should lead to."
 
 
+class ArchiveRefused(MediaError):
+    """An archive that unpacks to more bytes or members than it may."""
+
+    code = "archive_refused"
+    default_remedy = (
+        "If you trust it, unpack it and ingest the folder, or raise CROSSLENS_MAX_ARCHIVE_BYTES "
+        "or CROSSLENS_MAX_ARCHIVE_MEMBERS."
+    )
+
+
+class BadMember(MediaError):
+    """An archive's member that is damaged, or that is no plain file: a link, a device, encrypted, an archive."""
+
+    code = "bad_member"
+    default_remedy = "Pack it as a plain file, or leave it out."
+
+
 class MediaGone(MediaError):
     """An item whose original is no longer where it was."""
 
     code = "media_gone"
     status = 404
     default_remedy = "Put the file back, or ingest its new place."
+
+
+class Quarantined(MediaError):
+    """An item whose worker died each time that it was alone in work."""
+
+    code = "quarantined"
+    default_remedy = "Leave the file out, or have a look at it; retrying the job's failures tries it again."
+
+    @classmethod
+    def of(cls, attempts: int) -> Self:
+        """After so many attempts."""
+        return cls(f"A worker died {attempts} times with this item alone in work.")
+
+
+class UrlRefused(MediaError):
+    """A URL that must not be fetched: its notation, scheme, port or address."""
+
+    code = "url_refused"
+    default_remedy = (
+        "Name the https:// URL of a public host, or download the file and ingest that. "
+        "CROSSLENS_FETCH_ALLOW lets private hosts of your own through."
+    )
+
+
+class FetchFailed(MediaError):
+    """A URL whose host cannot be reached, answers with an error, or breaks off."""
+
+    code = "fetch_failed"
+    status = 502
+    default_remedy = "Open the URL in a browser to see that it answers, or download the file and ingest that."
+
+
+class FetchTimeout(FetchFailed):
+    """A URL whose host takes too long."""
+
+    code = "fetch_timeout"
+    status = 504
+    default_remedy = "Try again, raise CROSSLENS_FETCH_DEADLINE, or download the file and ingest that."
 
 
 class ModelError(CrosslensError):
@@ -323,7 +418,15 @@ class IndexUnavailable(VectorIndexError):
 
     code = "index_unavailable"
     status = 503
-    default_remedy = "Try again in a moment; the log in the data folder says more."
+    default_remedy = "Try again in a moment; the log in the data folder, or the Qdrant server's, says more."
+
+
+class ServerTooOld(VectorIndexError):
+    """A Qdrant server below the oldest version that will do."""
+
+    code = "server_too_old"
+    status = 503
+    default_remedy = "Upgrade the server, one minor version at a time; or unset CROSSLENS_QDRANT_URL."
 
 
 class InvalidVector(VectorIndexError):

@@ -1,9 +1,13 @@
 """What can be set, in one place: every setting is an environment variable `CROSSLENS_<NAME>`."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MAX_ARCHIVE_BYTES = 256 * 2**30
+MAX_ARCHIVE_MEMBERS = 1_000_000
 
 
 class Settings(BaseSettings):
@@ -22,6 +26,18 @@ class Settings(BaseSettings):
 
     qdrant_url: str | None = Field(None, description="A Qdrant server; unset, the embedded index is used.")
     qdrant_api_key: str | None = Field(None, description="The Qdrant server's key.")
+    qdrant_prefer_grpc: bool = Field(True, description="Speak gRPC to the server where it can; else HTTP alone.")
+    qdrant_grpc_port: int = Field(6334, gt=0, le=65535, description="The server's gRPC port, on the host of its URL.")
+    qdrant_timeout: int = Field(60, gt=0, description="Seconds that the server has for an answer.")
+    qdrant_shards: int | None = Field(None, gt=0, description="Shards of a new collection; unset, the server's choice.")
+    qdrant_replicas: int | None = Field(None, gt=0, description="Copies of each shard; unset, the server's choice.")
+    qdrant_write_consistency: int | None = Field(
+        None, gt=0, description="Copies that must have a write before it is acknowledged; unset, the server's choice."
+    )
+    qdrant_on_disk: bool = Field(False, description="Keep the vectors of new collections on disk, not in memory.")
+    qdrant_quantization: Literal["none", "int8", "binary"] = Field(
+        "int8", description="What new collections search on in memory; the best are scored again with the originals."
+    )
 
     optimize_after: int = Field(
         20_000,
@@ -31,13 +47,47 @@ class Settings(BaseSettings):
 
     max_pixels: int = Field(100_000_000, gt=0, description="Images of more pixels are refused undecoded.")
     max_bytes: int = Field(256 * 2**20, gt=0, description="Files of more bytes are refused unread.")
+    max_archive_bytes: int = Field(
+        MAX_ARCHIVE_BYTES, gt=0, description="An archive's members beyond so many unpacked bytes are refused."
+    )
+    max_archive_members: int = Field(
+        MAX_ARCHIVE_MEMBERS, gt=0, description="An archive's members beyond so many are refused."
+    )
+    sidecars: bool = Field(True, description="Read captions (.txt) and fields (.json) beside images in folders.")
+    table_file: str | None = Field(None, description="The column of paths or URLs in tables; unset, by usual names.")
+    table_caption: str | None = Field(None, description="The column of captions in tables; unset, by usual names.")
+    table_id: str | None = Field(None, description="The column of ids in tables; unset, `id`.")
+
+    fetch_allow: str = Field(
+        "",
+        description="Private hosts that URLs may name: host names, host:port and networks (10.0.0.0/8), with commas.",
+    )
+    fetch_deadline: float = Field(60.0, gt=0, description="Seconds that fetching one URL may take.")
 
     device: str = Field("auto", description="Where models run: auto, cpu, cuda, cuda:1, ..., several with commas.")
     gpu_memory: int | None = Field(None, gt=0, description="Bytes of GPU memory for a model; unset, what it takes.")
     threads: int | None = Field(None, gt=0, description="CPU threads for encoding and decoding; unset, all cores.")
     batch_size: int = Field(16, gt=0, le=1024, description="Images per encoder run while ingesting.")
 
+    redis_url: str | None = Field(None, description="The queue's Redis; unset, `crosslens serve` has its own.")
+    workers: int = Field(1, ge=0, le=256, description="Worker processes that `crosslens serve` starts.")
+    shard_size: int = Field(256, gt=0, le=10_000, description="Items of a job that a worker takes at once.")
+    queue_limit: int = Field(64, gt=0, description="Shards that may wait; planning pauses beyond.")
+    job_limit: int = Field(100, gt=0, description="Unfinished jobs; the API answers 429 beyond.")
+    worker_seconds: float = Field(15.0, gt=0, description="A worker that said nothing for so long is dead.")
+    quarantine_after: int = Field(3, gt=0, description="Workers that an item may kill while alone in work.")
+
     log_level: str = Field("info", description="debug, info, warning or error.")
+
+    @property
+    def fetch_allowed(self) -> tuple[str, ...]:
+        """The entries of `fetch_allow`."""
+        return tuple(entry.strip() for entry in self.fetch_allow.split(",") if entry.strip())
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether there is a queue: `crosslens serve`'s own, or one at `redis_url`."""
+        return self.redis_url is not None or self.workers > 0
 
     @property
     def index_folder(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from indexer.store.connection import Connection
 _WRITE_BATCH = 128
 _LEAST_NORM = 1e-6
 SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
+SEARCH = models.SearchParams(hnsw_ef=128, quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
+"""What the embedded index does unasked and a server on request: find twice as many by their quantized vectors, score
+those again with the originals, keep the best."""
 
 Vector = NDArray[np.float32]
 
@@ -51,12 +54,14 @@ class Hit(Stored):
 class Collection:
     """A collection of one model's vectors. Thread-safe."""
 
-    def __init__(self, connection: Connection, name: str, model: str, fingerprint: str, dimension: int) -> None:
+    def __init__(self, connection: Connection, name: str, dimension: int, metadata: dict[str, Any]) -> None:
         self._connection = connection
         self.name = name
-        self.model = model
-        self.fingerprint = fingerprint
         self.dimension = dimension
+        self.metadata = metadata
+        """What the index keeps beside the points: `model`, `fingerprint` and `created` at least."""
+        self.model: str = metadata["model"]
+        self.fingerprint: str = metadata["fingerprint"]
 
     def count(self) -> int:
         """How many items it holds."""
@@ -133,6 +138,46 @@ class Collection:
             raise KeyError(item_id)
         return np.asarray(records[0].vector, dtype=np.float32)
 
+    def payload_indexes(self) -> dict[str, models.PayloadFieldSchema]:
+        """Its payload indexes by field, as `Store.create` takes them."""
+        schemas = self._connection.call(lambda client: client.get_collection(self.name)).payload_schema
+        return {field: schema.params or schema.data_type for field, schema in schemas.items()}
+
+    def ids(self, batch: int) -> Iterator[list[str]]:
+        """The ids of all items in their order, in lists of `batch`; cheap, as neither vectors nor payloads are read."""
+        offset: models.ExtendedPointId | None = None
+        while True:
+            records, offset = self._connection.call(
+                lambda client, offset=offset: client.scroll(  # type: ignore[misc]
+                    self.name, limit=batch, offset=offset, with_payload=False, with_vectors=False
+                )
+            )
+            if records:
+                yield [str(record.id) for record in records]
+            if offset is None:
+                return
+
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Which of the ids are there; reads neither vectors nor payloads."""
+        if not ids:
+            return set()
+        records = self._connection.call(
+            lambda client: client.retrieve(self.name, list(ids), with_payload=False, with_vectors=False)
+        )
+        return {str(record.id) for record in records}
+
+    def points(self, ids: Sequence[str]) -> dict[str, Point]:
+        """Those of the points that are there, by id: whole, as `upsert` takes them."""
+        if not ids:
+            return {}
+        records = self._connection.call(
+            lambda client: client.retrieve(self.name, list(ids), with_payload=True, with_vectors=True)
+        )
+        return {
+            str(record.id): Point(str(record.id), np.asarray(record.vector, np.float32), record.payload or {})
+            for record in records
+        }
+
     def set_payload(self, item_id: str, payload: dict[str, Any]) -> None:
         """Replace the caller's fields of an item; its record stays."""
         stored = self.get(item_id)
@@ -170,7 +215,12 @@ class Collection:
             filter = models.Filter(must=filter, must_not=[others])
         answer = self._connection.call(
             lambda client: client.query_points(
-                self.name, query=vector.tolist(), query_filter=filter, limit=limit, with_payload=True
+                self.name,
+                query=vector.tolist(),
+                query_filter=filter,
+                limit=limit,
+                with_payload=True,
+                search_params=SEARCH,
             )
         )
         hits = []
