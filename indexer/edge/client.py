@@ -32,6 +32,8 @@ class Attached:
         self.url = ""
         self.secret = ""
         self._child: subprocess.Popen[bytes] | None = None
+        self._answered = False
+        """Whether the child ever came up: one that did may crash (a full disk does that) and is started again."""
 
     def connect(self) -> None:
         """Wait until the process answers; start it again if it died.
@@ -44,12 +46,19 @@ class Attached:
         while time.monotonic() < deadline:
             if address := self._running():
                 self.url, self.secret = address
+                self._answered = True
                 return
-            if self._child is not None and self._child.poll() not in {None, 0, -signal.SIGKILL, EXIT_OWNED}:
-                raise IndexUnavailable(f"The index process does not start: {_last_words(self._folder)}")
+            if self._child is not None and self._died_at_start(self._child):
+                code, self._child = self._child.returncode, None  # the next call tries again
+                raise IndexUnavailable(
+                    f"The index process does not start (exit code {code}): {_last_words(self._folder)}"
+                )
             self.start()
             time.sleep(0.005)
         raise IndexOwned(f"The index in {self._folder} belongs to {describe_owner(self._folder)}.")
+
+    def _died_at_start(self, child: subprocess.Popen[bytes]) -> bool:
+        return not self._answered and child.poll() not in {None, 0, -signal.SIGKILL, EXIT_OWNED}
 
     def start(self) -> None:
         """Start the process if none runs, without waiting for it: there is work to do meanwhile.
@@ -59,6 +68,7 @@ class Attached:
         if (self._child is not None and self._child.poll() is None) or not _is_free(self._folder / OWNER_FILE):
             return
         command = [sys.executable, "-m", "indexer.edge", str(self._folder), str(self._optimize_after)]
+        self._answered = False
         with _open_log(self._folder) as log:
             # A session of its own, so that Ctrl-C in a terminal ends the client first, and its writes still land.
             self._child = subprocess.Popen(  # noqa: S603  our own command line

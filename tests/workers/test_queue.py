@@ -1,14 +1,19 @@
 """Jobs through a real broker and real workers: killed, stopped and poisoned, the counts are exact."""
 
+import contextlib
 import json
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from indexer.settings import Settings
 from tests.workers.conftest import Cluster, until
+from workers.broker import redis_url
 from workers.jobs import Job, Jobs, State
 
 
@@ -167,3 +172,47 @@ def test_an_index_that_dies_is_waited_for(cluster: Cluster, photos: Path) -> Non
     psutil.Process(index).kill()
     exact(cluster.wait(job), 300)
     assert cluster.count() == 300
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 300 MB with the data folder on it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system takes root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_waited_for_and_the_job_goes_on_when_there_is_room(
+    small_disk: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSLENS_DATA", str(small_disk / "data"))
+    cluster = Cluster(Settings())
+    try:
+        cluster.start_broker()
+        cluster.start_worker("plan")
+        first = cluster.submit(photos, collection="before")
+        cluster.start_worker()
+        exact(cluster.wait(first), 300)
+        worker = cluster.processes[-1]
+        job = cluster.submit(photos)
+        until(lambda: in_work(cluster.jobs, job))
+        worker.send_signal(signal.SIGSTOP)
+        filler = small_disk / "filler"
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 2**20)
+                file.flush()
+        worker.send_signal(signal.SIGCONT)
+        client = redis.Redis.from_url(redis_url(cluster.settings))
+        # Either the index says so and the job notes it, or the broker cannot even note that.
+        until(lambda: cluster.jobs.get(job.id).note or client.info("persistence")["aof_last_write_status"] != "ok")
+        assert cluster.jobs.get(job.id).state is not State.DONE
+        filler.unlink()
+        exact(cluster.wait(job), 300)
+        assert cluster.count() == 300
+    finally:
+        cluster.stop()
