@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,15 @@ def main(queues: str, data: Path, follow: bool) -> None:
 
 def work(runtime: Runtime, queues: str) -> None:
     """Take tasks from the queues until the process is told to end."""
+    from celery.platforms import SecurityWarning  # noqa: PLC0415
     from celery.signals import worker_shutting_down  # noqa: PLC0415
 
     from workers.app import EMBED_CPU, EMBED_GPU, PLAN  # noqa: PLC0415
     from workers.tasks import register  # noqa: PLC0415
     from workers.upkeep import Upkeep  # noqa: PLC0415
 
+    # It warns of root because of pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     gpu = queues == "embed" and _has_gpu(runtime.settings)
     names = [PLAN] if queues == "plan" else [EMBED_CPU, EMBED_GPU] if gpu else [EMBED_CPU]
     register(runtime)
