@@ -33,6 +33,6 @@ def follow_parent(
 
 
 def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
-    """Have the kernel send `death_signal` when the parent is gone (Linux); it stays so for what this process executes."""
+    """Have the kernel send `death_signal` when the parent is gone (Linux); what this process executes keeps that."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)

@@ -56,18 +56,18 @@ def ingest(
     progress: Callable[[Report], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Report:
-    """Index folders, files, globs and text files of captions.
+    """Index folders, files, globs, archives, tables and text files of captions.
 
     `progress` is called with the report after every batch; setting `stop` ends planning, and what is in flight is
     still stored. What is indexed already is skipped without decoding, so that the same call again goes on where this
     one ended.
 
     Raises:
-        SourceNotFound: a source names nothing; nothing was done then.
+        SourceNotFound, MissingExtra: a source names nothing, or cannot be read here; nothing was done then.
         IndexUnavailable: the index went away and did not come back; the same call again goes on.
     """
     report = Report(collection=collection.name, model=encoder.name)
-    found = discover(sources, report=report, beneath=settings.data)
+    found = discover(sources, report=report, beneath=settings.data, settings=settings)
     return ingest_found(
         found, collection=collection, encoder=encoder, settings=settings, report=report, progress=progress, stop=stop
     )
@@ -103,7 +103,7 @@ class _Run:
         self._encoder = encoder
         self._settings = settings
         self._report = report
-        self._planner = Planner(collection, report, max_bytes=settings.max_bytes)
+        self._planner = Planner(collection, report, settings)
         self._budget = _Budget(_BYTES_IN_FLIGHT)
         self._threads = settings.threads or cpu_count()
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.errors import MediaError
 from indexer.flow import batched
 from indexer.items import Kind, Location, Record, content_id, now, point_id, sha256_hex
-from indexer.media.decode import read_file
+from indexer.media.contents import Contents
 from indexer.media.discover import Candidate
 from indexer.report import Failure, Report
+from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.store.collection import Collection, Stored
 
 _GROUP = 64
 """Sources per question to the index."""
+_GROUP_BYTES = 64 * 2**20
+"""Bytes read before a group is handed on in parts; one file more may be read."""
 
 
 @dataclass
@@ -48,10 +50,10 @@ class Planner:
     that the index knows them.
     """
 
-    def __init__(self, collection: Collection, report: Report, *, max_bytes: int) -> None:
+    def __init__(self, collection: Collection, report: Report, settings: Settings) -> None:
         self._collection = collection
         self._report = report
-        self._max_bytes = max_bytes
+        self._settings = settings
         self._lock = threading.RLock()
         self._pending: dict[str, Task] = {}
         self._begun: set[str] = set()
@@ -59,14 +61,15 @@ class Planner:
 
     def plan(self, found: Iterable[Candidate | Failure]) -> Iterator[Task]:
         """The tasks for what was found; what is known is counted as skipped, what cannot be read as failed."""
-        for group in batched(found, _GROUP):
-            candidates = []
-            for each in group:
-                if isinstance(each, Failure):
-                    self._report.failures.append(each)
-                else:
-                    candidates.append(each)
-            yield from self._plan_group(candidates)
+        with Contents(self._settings) as contents:
+            for group in batched(found, _GROUP):
+                candidates = []
+                for each in group:
+                    if isinstance(each, Failure):
+                        self._report.failures.append(each)
+                    else:
+                        candidates.append(each)
+                yield from self._plan_group(candidates, contents)
 
     def settle(self, written: list[tuple[Task, Record]]) -> list[Task]:
         """Say what was written, each task with the record that was; gives those that gained a location meanwhile.
@@ -86,38 +89,58 @@ class Planner:
             for task in tasks:
                 self._pending.pop(task.id, None)
 
-    def _plan_group(self, group: list[Candidate]) -> Iterator[Task]:
+    def _plan_group(self, group: list[Candidate], contents: Contents) -> Iterator[Task]:
         seen = self._collection.by_sources([each.source for each in group if each.text is None])
-        tasks: list[tuple[Candidate, Task]] = []
-        for candidate in group:
+        fresh = self._changed(group, seen)
+        tasks: list[Task] = []
+        unplanned = 0
+        for candidate, content in contents.read(fresh):
+            if isinstance(content, MediaError):
+                self._report.failures.append(Failure(candidate.source, content))
+                continue
+            task = self._task(candidate, content)
             before = seen.get(candidate.source)
-            if before is not None and _unchanged(candidate, before[1]):
-                self._count_known(before[1], candidate.source)
-                continue
-            try:
-                task = self._read(candidate)
-            except MediaError as error:
-                self._report.failures.append(Failure(candidate.source, error))
-                continue
             if before is not None and before[0] != task.id:
                 task.replaces.append((before[0], candidate.source))
-            tasks.append((candidate, task))
+            tasks.append(task)
+            unplanned += len(content)
+            if unplanned >= _GROUP_BYTES:
+                yield from self._leave_out_known(tasks)
+                tasks, unplanned = [], 0
         yield from self._leave_out_known(tasks)
 
-    def _read(self, candidate: Candidate) -> Task:
-        """A candidate's bytes, hash and identity; an image's type and size come with decoding."""
-        data = None
-        if candidate.text is not None:
-            content = candidate.text.encode("utf-8", "replace")
-        else:
-            data = content = read_file(candidate.path or Path(candidate.source), max_bytes=self._max_bytes)
+    def _changed(self, group: list[Candidate], seen: dict[str, tuple[str, Record]]) -> list[Candidate]:
+        """The candidates that have to be read: not the file that was indexed from there, or more is said of it.
+
+        The others are counted.
+        """
+        same = [each for each in group if each.source in seen and _location(each) in seen[each.source][1].locations]
+        with_payload = [seen[each.source][0] for each in same if each.payload]
+        stored = self._collection.get_many(list(dict.fromkeys(with_payload)))
+
+        def is_known(candidate: Candidate) -> bool:
+            item_id = seen[candidate.source][0]
+            if candidate.id is not None and point_id(self._collection.name, candidate.id) != item_id:
+                return False
+            if not candidate.payload:
+                return True
+            item = stored.get(item_id)
+            return item is not None and {**item.payload, **candidate.payload} == item.payload
+
+        known = {id(each): each for each in same if is_known(each)}
+        for each in known.values():
+            self._count_known(seen[each.source][1], each.source)
+        return [each for each in group if id(each) not in known]
+
+    def _task(self, candidate: Candidate, content: bytes) -> Task:
+        """A candidate's hash and identity; an image's type and size come with decoding."""
         sha256 = sha256_hex(content)
         collection = self._collection.name
         item_id = content_id(collection, sha256) if candidate.id is None else point_id(collection, candidate.id)
         record = Record(
             kind=Kind.IMAGE if candidate.text is None else Kind.TEXT,
             sha256=sha256,
-            locations=[Location(source=candidate.source, size=candidate.size, mtime_ns=candidate.mtime_ns)],
+            locations=[_location(candidate)],
             bytes=len(content),
             media_type="text/plain" if candidate.text is not None else "application/octet-stream",
             text=candidate.text,
@@ -125,10 +148,10 @@ class Planner:
             added_at=now(),
             job=self._report.part,
         )
-        return Task(item_id, record, candidate.payload, data)
+        return Task(item_id, record, candidate.payload, content if candidate.text is None else None)
 
-    def _leave_out_known(self, tasks: list[tuple[Candidate, Task]]) -> Iterator[Task]:
-        fresh = [task for _, task in tasks if not self._joins_pending(task)]
+    def _leave_out_known(self, tasks: list[Task]) -> Iterator[Task]:
+        fresh = [task for task in tasks if not self._joins_pending(task)]
         stored = self._collection.get_many([task.id for task in fresh])
         begun: set[str] = set()
         for task in fresh:
@@ -194,12 +217,8 @@ def drop_locations(collection: Collection, replaced: list[tuple[str, str]]) -> N
             collection.delete([item_id])
 
 
-def _unchanged(candidate: Candidate, record: Record) -> bool:
-    """Whether a file is the one that was indexed from this place, and nothing new is said of it."""
-    if candidate.payload or candidate.id is not None:
-        return False
-    here = Location(source=candidate.source, size=candidate.size, mtime_ns=candidate.mtime_ns)
-    return here in record.locations
+def _location(candidate: Candidate) -> Location:
+    return Location(source=candidate.source, size=candidate.size, mtime_ns=candidate.mtime_ns)
 
 
 def _with_locations(record: Record, more: list[Location]) -> Record:

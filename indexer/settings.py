@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     max_archive_members: int = Field(
         MAX_ARCHIVE_MEMBERS, gt=0, description="An archive's members beyond so many are refused."
     )
+    video_interval: float = Field(5.0, gt=0, allow_inf_nan=False, description="Seconds of a video from frame to frame.")
+    video_scenes: bool = Field(False, description="Take a video's frames where the scene changes, not by the clock.")
+    video_frames: int = Field(200, gt=0, description="Frames of a video at most, spread evenly over a long one.")
+    animation_frames: int = Field(16, gt=0, description="Frames of an animation at most, spread evenly.")
+    pdf_pages: int = Field(500, gt=0, description="Pages of a PDF at most, from the first.")
     sidecars: bool = Field(True, description="Read captions (.txt) and fields (.json) beside images in folders.")
     table_file: str | None = Field(None, description="The column of paths or URLs in tables; unset, by usual names.")
     table_caption: str | None = Field(None, description="The column of captions in tables; unset, by usual names.")

@@ -41,12 +41,13 @@ def plan(runtime: Runtime, job_id: str) -> None:
     jobs.claim(job_id, PLANNING, runtime.name)
     jobs.set_state(job_id, State.PLANNING, started=job.started or time.time())
     counts = _Counts()
+    settings = runtime.settings
 
     def walk() -> Iterator[dict[str, Any]]:
         counts.passed_over = 0
         if job.sources[0].startswith(FAILURES_OF):
             return _failed_items(runtime, job.sources[0].removeprefix(FAILURES_OF))
-        return map(to_reference, discover(job.sources, report=counts, beneath=runtime.settings.data))
+        return map(to_reference, discover(job.sources, report=counts, beneath=settings.data, settings=settings))
 
     try:
         for number, shard in _shards(runtime, job_id, walk):

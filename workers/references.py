@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from indexer.errors import CrosslensError
-from indexer.media.discover import Candidate, path_of
+from indexer.media.discover import Candidate, is_url, member_of, path_of
 from indexer.report import Failure
 
 _FAILURE = "failure"
@@ -25,8 +25,11 @@ def from_reference(reference: dict[str, Any]) -> Candidate | Failure:
     """The candidate, or failure, that `to_reference` was given."""
     if _FAILURE in reference:
         return Failure(reference["source"], _Noted(reference[_FAILURE]))
-    path = None if "text" in reference else path_of(reference["source"])
-    return Candidate(path=path, **reference)
+    source = reference["source"]
+    if "text" in reference or is_url(source):
+        return Candidate(**reference)
+    inside = member_of(source) if "member" in reference else None
+    return Candidate(path=inside[0] if inside else path_of(source), **reference)
 
 
 class _Noted(CrosslensError):

@@ -1,37 +1,44 @@
-"""What is there to index: folders walked, globs expanded, captions read; lazily, in a stable order.
+"""What is there to index: folders walked, globs expanded, archives and tables read; lazily, in a stable order.
 
-In a folder, a file counts as an image if its name claims it or its content shows it; other files are passed over and
-counted. A file named by itself is always tried. Text files (`.txt`, `.jsonl`) are read only when named: a folder's
-README is no caption.
+In a folder, a file counts as an image if its name claims it or its content shows it, and as an archive by its name;
+other files are passed over and counted. A file named by itself is always tried. Tables and text files (`.csv`,
+`.jsonl`, `.txt`, ...) are read only when named: a folder's README is no caption. But a `.txt` or `.json` that shares
+an image's name up to the suffix goes with that image.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
-import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from indexer.errors import (
-    InvalidTextSource,
+    CrosslensError,
     MediaError,
     SourceNotFound,
     SymlinkLoop,
     Unreadable,
+    UnsupportedFormat,
 )
-from indexer.items import RECORD_KEY
+from indexer.media.archives import is_archive, members
+from indexer.media.columns import BadRow, Columns
+from indexer.media.entries import Limits, Place
 from indexer.media.formats import IMAGE_SUFFIXES, SNIFF_BYTES, sniff
+from indexer.media.payloads import MAX_TEXT, SIDECAR_SUFFIXES, from_sidecar, too_long
+from indexer.media.samples import SEPARATOR
+from indexer.media.tables import TEXT_SUFFIXES, check_extra, rows
 from indexer.report import Failure
+from indexer.settings import Settings
 
-_MAX_LINE = 2**20
-_TEXT_SUFFIXES = frozenset((".txt", ".jsonl", ".ndjson"))
 _ESCAPED = "file:"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Counts(Protocol):
@@ -42,7 +49,10 @@ class Counts(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that may become an item: a file that may be an image, or a text."""
+    """Something that may become an item: a file, URL or archive's member that may be an image, or a text.
+
+    But for `path`, which its source tells, its fields are JSON.
+    """
 
     source: str
     path: Path | None = None
@@ -51,19 +61,29 @@ class Candidate:
     id: str | None = None
     size: int | None = None
     mtime_ns: int | None = None
+    """With `size`, what tells that the file has not changed; a member has its archive's."""
+    member: Place | None = None
+    """Where a member lies in the archive that its source names; None for a file."""
 
 
-def discover(sources: Sequence[str], *, report: Counts, beneath: Path | None = None) -> Iterator[Candidate | Failure]:
-    """Everything that the sources name: folders, files, globs, `.txt` of captions and `.jsonl` of items.
+def discover(
+    sources: Sequence[str], *, report: Counts, beneath: Path | None = None, settings: Settings | None = None
+) -> Iterator[Candidate | Failure]:
+    """Everything that the sources name: folders, files, globs, archives, tables, and `.txt` of captions.
 
-    `beneath` is a folder to leave out, Crosslens' own. All sources are looked up before the first is walked.
+    `beneath` is a folder to leave out, Crosslens' own. All sources are looked up before the first is walked. Limits,
+    columns and whether captions beside images are read are `settings`', by default those of the environment.
 
     Raises:
         SourceNotFound: a path is not there, or a glob matches nothing.
+        MissingExtra: a table's format needs an extra that is not installed.
     """
     paths = [path for source in sources for path in _named(source)]
+    for path in paths:
+        check_extra(path)
     own = _identity(beneath) if beneath is not None and beneath.exists() else None
-    return _walk_all(paths, report, own)
+    walk = _Walk(report, settings or Settings())
+    return walk.all(paths, own)
 
 
 def source_of(path: Path) -> str:
@@ -83,6 +103,21 @@ def path_of(source: str) -> Path:
     return Path(source)
 
 
+def is_url(source: str) -> bool:
+    """Whether a source is to be fetched."""
+    return source[:8].lower().startswith(("http://", "https://"))
+
+
+def member_of(source: str) -> tuple[Path, str] | None:
+    """The archive and the member's name of a source `<archive>!/<name>`; None if it is no such source."""
+    at = source.find(SEPARATOR)
+    while at >= 0:
+        if is_archive(source[:at]) and os.path.isfile(path := path_of(source[:at])):  # noqa: PTH113  it never raises
+            return path, source[at + len(SEPARATOR) :]
+        at = source.find(SEPARATOR, at + 1)
+    return None
+
+
 def _named(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if os.path.lexists(path):
@@ -94,51 +129,149 @@ def _named(source: str) -> list[Path]:
     raise SourceNotFound(f"There is no {source!r}.")
 
 
-def _walk_all(paths: list[Path], report: Counts, own: tuple[int, int] | None) -> Iterator[Candidate | Failure]:
-    for path in paths:
-        if path.is_dir():
-            yield from _walk(path, report, (own,) if own else ())
-        elif path.suffix.lower() in _TEXT_SUFFIXES and path.is_file():
-            yield from _texts(path)
-        else:
-            yield _candidate(path)
+class _Walk:
+    """A walk over sources, with what its parts share."""
 
+    def __init__(self, report: Counts, settings: Settings) -> None:
+        self._report = report
+        self._settings = settings
+        self._limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
 
-def _walk(folder: Path, report: Counts, above: tuple[tuple[int, int], ...]) -> Iterator[Candidate | Failure]:
-    """The files below a folder, by name; `above` are the folders on the way here, which a link may lead back to."""
-    try:
-        here = _identity(folder)
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        yield Failure(source_of(folder), _unreadable(error))
-        return
-    for name in names:
-        path = folder / name
+    def all(self, paths: list[Path], own: tuple[int, int] | None) -> Iterator[Candidate | Failure]:
+        """What these paths are, or what is below them; `own` is the folder to leave out."""
+        for path in paths:
+            if path.is_dir():
+                yield from self._folder(path, (own,) if own else ())
+            elif path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
+                yield from self._rows(path)
+            elif is_archive(path.name) and path.is_file() and not _shows_image(path):
+                yield from self._members(path, path.stat())
+            else:
+                yield _candidate(path)
+
+    def _folder(self, folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Candidate | Failure]:
+        """The files below a folder, by name; `above` are the folders on the way here, which a link may lead back to."""
         try:
-            status = path.stat()
+            here = _identity(folder)
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            yield Failure(source_of(folder), _unreadable(error))
+            return
+        beside = _sidecars(names) if self._settings.sidecars else {}
+        taken = {name for some in beside.values() for name in some}
+        for name in names:
+            path = folder / name
+            try:
+                status = path.stat()
+            except OSError as error:
+                yield Failure(source_of(path), _unreadable(error))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                inside = (status.st_dev, status.st_ino)
+                if above and inside == above[0] and not path.is_symlink():
+                    continue  # Crosslens' own data folder
+                if inside in (*above, here):
+                    yield Failure(source_of(path), SymlinkLoop("The link leads back to a folder above it."))
+                else:
+                    yield from self._folder(path, (*above, here))
+            elif name in taken:
+                continue  # it goes with its image
+            elif _is_media(path, status):
+                yield from _with_sidecars(
+                    _candidate(path, status), [folder / name for name in beside.get(path.stem, ())]
+                )
+            elif is_archive(name) and stat.S_ISREG(status.st_mode):
+                yield from self._members(path, status)
+            else:
+                self._report.passed_over += 1
+
+    def _members(self, path: Path, status: os.stat_result) -> Iterator[Candidate | Failure]:
+        for each in members(path, source=source_of(path), limits=self._limits, counts=self._report):
+            if isinstance(each, Failure):
+                yield each
+            else:
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+                yield Candidate(each.source, path, None, each.payload, None, size, mtime_ns, each.place)
+
+    def _rows(self, path: Path) -> Iterator[Candidate | Failure]:
+        """The items of a table or text file; a row that is wrong is one failure, `<path>:<row>`."""
+        source = source_of(path)
+        given = Columns(self._settings.table_file, self._settings.table_caption, self._settings.table_id)
+        try:
+            for row in rows(path, given):
+                where = source if row.number is None else f"{source}:{row.number}"
+                if isinstance(row, BadRow):
+                    yield Failure(where, row.error)
+                elif row.file is None:
+                    yield Candidate(where, text=row.text, payload=row.payload, id=row.id)
+                else:
+                    yield _of_row(where, row.file, path.parent, row.payload, row.id)
+        except OSError as error:
+            yield Failure(source, _unreadable(error))
+
+
+def _of_row(where: str, named: str, folder: Path, payload: dict[str, Any], item_id: str | None) -> Candidate | Failure:
+    """What a row of a table in this folder names."""
+    named = named.strip() if _SCHEME.match(named.lstrip()) else named
+    if is_url(named):
+        return Candidate(named, payload=payload, id=item_id)
+    if _SCHEME.match(named):
+        return Failure(
+            where, UnsupportedFormat(f"{named[:200]!r} is no http:// or https:// URL.", remedy="Name a file.")
+        )
+    found = _candidate(folder / named)
+    if isinstance(found, Failure):
+        # Path.exists raises where a name is too long.
+        is_there = os.path.lexists(folder / named)
+        message = found.error.message if is_there else f"{named[:200]!r} is not there."
+        return Failure(where, Unreadable(message, remedy="Relative paths are looked up in the table's own folder."))
+    return Candidate(found.source, found.path, None, payload, item_id, found.size, found.mtime_ns)
+
+
+def _sidecars(names: list[str]) -> dict[str, list[str]]:
+    """The texts and JSON among a folder's names that share an image's, by what they share; JSON first."""
+    images = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+    found: dict[str, list[str]] = {}
+    for suffix in SIDECAR_SUFFIXES:
+        for path in map(Path, names):
+            if path.suffix.lower() == suffix and path.stem in images:
+                found.setdefault(path.stem, []).append(path.name)
+    return found
+
+
+def _with_sidecars(found: Candidate | Failure, sidecars: list[Path]) -> Iterator[Candidate | Failure]:
+    """A candidate with what the files beside it say; one that is wrong is a failure of its own."""
+    payload: dict[str, Any] = {}
+    for path in sidecars:
+        if path.is_dir():
+            continue
+        try:
+            payload |= from_sidecar(path.name, _read_sidecar(path))
         except OSError as error:
             yield Failure(source_of(path), _unreadable(error))
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            inside = (status.st_dev, status.st_ino)
-            if above and inside == above[0] and not path.is_symlink():
-                continue  # Crosslens' own data folder
-            if inside in (*above, here):
-                yield Failure(source_of(path), SymlinkLoop("The link leads back to a folder above it."))
-            else:
-                yield from _walk(path, report, (*above, here))
-        elif _is_media(path, status):
-            yield _candidate(path, status)
-        else:
-            report.passed_over += 1
+        except CrosslensError as error:
+            yield Failure(source_of(path), error)
+    yield replace(found, payload=payload) if payload and isinstance(found, Candidate) else found
+
+
+def _read_sidecar(path: Path) -> bytes:
+    if not path.is_file():
+        raise Unreadable("This is no regular file but a pipe, socket or device.")
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise too_long()
+    return content
 
 
 def _is_media(path: Path, status: os.stat_result) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    if not stat.S_ISREG(status.st_mode):
-        return False
+    return stat.S_ISREG(status.st_mode) and _shows_image(path)
+
+
+def _shows_image(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return sniff(file.read(SNIFF_BYTES)) is not None
@@ -171,65 +304,3 @@ def _unreadable(error: OSError) -> MediaError:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _texts(path: Path) -> Iterator[Candidate | Failure]:
-    """The items of a text file, a line each; a line that is wrong is one failure, `<path>:<line>`."""
-    source = source_of(path)
-    read = _json_line if path.suffix.lower() != ".txt" else _caption_line
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), start=1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
-                if not line.strip():
-                    continue
-                try:
-                    if len(line) == _MAX_LINE:
-                        raise InvalidTextSource(f"The line has more than {_MAX_LINE:,} bytes.")
-                    yield read(f"{source}:{number}", line, path.parent)
-                except InvalidTextSource as error:
-                    yield Failure(f"{source}:{number}", error)
-    except OSError as error:
-        yield Failure(source, _unreadable(error))
-
-
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode().strip()
-    except UnicodeDecodeError as error:
-        raise InvalidTextSource("The line is not UTF-8.", remedy="Save the file as UTF-8.") from error
-
-
-def _caption_line(source: str, line: bytes, _folder: Path) -> Candidate:
-    return Candidate(source, text=_decoded(line))
-
-
-def _json_line(source: str, line: bytes, folder: Path) -> Candidate | Failure:
-    try:
-        entry = json.loads(_decoded(line), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidTextSource(f"The line is no JSON: {error}.") from error
-    if not isinstance(entry, dict) or ("file" in entry) == ("text" in entry):
-        raise InvalidTextSource('The line needs either "file" or "text".')
-    if unknown := sorted(entry.keys() - {"file", "text", "payload", "id"}):
-        raise InvalidTextSource(f"The line has {unknown[0]!r}, which is not known.")
-    content = entry.get("file", entry.get("text"))
-    if not isinstance(content, str) or not content.strip() or "\0" in content:
-        raise InvalidTextSource('"file" and "text" take a string that is not empty.')
-    payload = entry.get("payload", {})
-    if not isinstance(payload, dict) or RECORD_KEY in payload:
-        raise InvalidTextSource(f'"payload" takes an object, without the key "{RECORD_KEY}".')
-    name = entry.get("id")
-    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= 512):
-        raise InvalidTextSource('"id" takes a string of 1 to 512 characters.')
-    if "text" in entry:
-        return Candidate(source, text=content, payload=payload, id=name)
-    found = _candidate(folder / content)
-    if isinstance(found, Failure):
-        return found
-    return Candidate(found.source, found.path, None, payload, name, found.size, found.mtime_ns)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""Where an item's original bytes are: in the folder it was ingested from, or among the uploads."""
+"""Where an item's original bytes are: in the folder or archive it was ingested from, or among the uploads."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from pathlib import Path
 
 from indexer.errors import MediaError, MediaGone
 from indexer.items import Record, sha256_hex
+from indexer.media.archives import Reader
 from indexer.media.decode import read_file
-from indexer.media.discover import path_of
+from indexer.media.discover import member_of, path_of
+from indexer.media.entries import Limits
 
 UPLOAD = "upload:"
 """How the source of an uploaded item begins; its sha256 follows."""
 
 
 class Originals:
-    """Uploads, stored by their content's hash, and a reader of any item's original. Thread-safe."""
+    """Uploads, stored by their content's hash, and a reader of any item's original. Thread-safe.
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+    `limits` are those of archives; without them, the settings' defaults.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int, limits: Limits | None = None) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._limits = limits or Limits(max_bytes)
 
     def put(self, data: bytes) -> str:
         """Store an upload; gives its source, `upload:<sha256>`. It is on disk, whole, when this returns."""
@@ -42,15 +48,21 @@ class Originals:
             MediaGone: none has: the file was moved, removed or changed.
         """
         for location in record.locations:
-            uploaded = location.source.startswith(UPLOAD)
-            path = self._path(record.sha256) if uploaded else path_of(location.source)
             try:
-                data = read_file(path, max_bytes=self._max_bytes)
+                data = self._read(location.source)
             except MediaError:
                 continue  # the next location may have it
             if sha256_hex(data) == record.sha256:
                 return data
         raise MediaGone("The original is no longer where it was indexed from, or has changed since.")
+
+    def _read(self, source: str) -> bytes:
+        if source.startswith(UPLOAD):
+            return read_file(self.path_of(source), max_bytes=self._max_bytes)
+        if member := member_of(source):
+            with Reader(self._limits) as reader:
+                return reader.read(*member)
+        return read_file(path_of(source), max_bytes=self._max_bytes)
 
     def path_of(self, source: str) -> Path:
         """Where the file of an `upload:` source is."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,3 +217,16 @@ def test_a_full_disk_is_waited_for_and_the_job_goes_on_when_there_is_room(
         assert cluster.count() == 300
     finally:
         cluster.stop()
+
+
+def test_an_archive_and_a_table_go_through_the_queue(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        for number in range(100):
+            archive.write(photos / f"{number:03}.png", f"inside/{number}.png")
+    rows = [f"photos/{number:03}.png,caption {number}" for number in range(100, 200)]
+    (tmp_path / "table.csv").write_text("\n".join(["file,caption", *rows]))
+    cluster.start_worker("plan")
+    cluster.start_worker()
+    exact(cluster.wait(cluster.submit(tmp_path / "some.zip", tmp_path / "table.csv")), 200)
+    again = cluster.wait(cluster.submit(tmp_path / "some.zip", tmp_path / "table.csv"))
+    assert (again.indexed, again.skipped) == (0, 200)

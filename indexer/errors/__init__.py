@@ -1,0 +1,158 @@
+"""Every error that Crosslens raises on purpose.
+
+Each has a `code` for machines, a sentence for people, and a `remedy`: what to do next. The command line prints
+the sentence and the remedy; the HTTP API answers `application/problem+json` with `status` (RFC 9457).
+
+    CrosslensError
+     ├── UsageError                 what was asked for cannot be done as asked
+     │    ├── InvalidName           a collection or item name outside the allowed letters
+     │    ├── InvalidRequest        a body, option or filter that does not parse
+     │    ├── ReservedPayloadKey    a payload that writes into Crosslens' own fields
+     │    ├── SourceNotFound        a path, glob or item that is not there
+     │    ├── JobNotFound           no job of that id
+     │    ├── TooBusy               more is queued than the queue should hold
+     │    ├── BrokerUnavailable     the queue does not answer, or there is none
+     │    ├── MissingExtra          a source that needs an extra that is not installed
+     │    └── InvalidTextSource     a captions file or table with a line that does not parse
+     ├── MediaError                 one file that cannot become one item
+     │    ├── EmptyFile  NotAnImage  UnsupportedFormat  Truncated  Unreadable
+     │    ├── NoVideo               a video file without a picture, or without a video stream
+     │    ├── Encrypted             a document that needs a password
+     │    ├── Quarantined           its worker died whenever it was in work
+     │    ├── TooManyPixels  TooLarge  SymlinkLoop  MediaGone
+     │    ├── UrlRefused            a URL that must not be fetched: its notation, scheme, port or address
+     │    └── FetchFailed           a URL whose host cannot be reached, answers with an error, or breaks off
+     │         └── FetchTimeout     a URL whose host takes too long
+     ├── ModelError                 a bundle or an encoder
+     │    ├── BundleNotFound        no bundle of that name
+     │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
+     │    ├── DownloadFailed        a bundle's source cannot be reached, or breaks off
+     │    ├── UnknownRecipe         the manifest names a preparation this version does not know
+     │    ├── GoldenMismatch        the encoder does not reproduce its golden vectors
+     │    ├── ModelMismatch         the collection holds another bundle's vectors
+     │    ├── TextsOnly             the bundle has no image tower
+     │    ├── DeviceUnavailable     the device that was asked for cannot be used
+     │    ├── UnsupportedCheckpoint a checkpoint that cannot become a bundle
+     │    ├── HubUnreachable        a checkpoint must be downloaded, and nothing answers
+     │    ├── ParityFailed          an exported bundle does not give its checkpoint's vectors
+     │    ├── EncoderFailed         a run failed, and again after its session was rebuilt
+     │    └── Overloaded            more is waiting for the encoder than it may
+     └── VectorIndexError                the index and its process
+          ├── CollectionNotFound  ItemNotFound
+          ├── IndexOwned            another process owns the data folder's index
+          ├── IndexUnavailable      the index does not answer
+          ├── ServerTooOld          a Qdrant server below the oldest version that will do
+          └── InvalidVector         wrong dimension, not finite, or without length
+"""
+
+from indexer.errors.base import CrosslensError
+from indexer.errors.index import (
+    CollectionNotFound,
+    IndexOwned,
+    IndexUnavailable,
+    InvalidVector,
+    ItemNotFound,
+    ServerTooOld,
+    VectorIndexError,
+)
+from indexer.errors.media import (
+    ArchiveRefused,
+    BadMember,
+    EmptyFile,
+    Encrypted,
+    FetchFailed,
+    FetchTimeout,
+    MediaError,
+    MediaGone,
+    NotAnImage,
+    NoVideo,
+    Quarantined,
+    SymlinkLoop,
+    TooLarge,
+    TooManyPixels,
+    Truncated,
+    Unreadable,
+    UnsupportedFormat,
+    UrlRefused,
+)
+from indexer.errors.models import (
+    BundleNotFound,
+    DeviceUnavailable,
+    DownloadFailed,
+    EncoderFailed,
+    GoldenMismatch,
+    HubUnreachable,
+    InvalidBundle,
+    ModelError,
+    ModelMismatch,
+    Overloaded,
+    ParityFailed,
+    TextsOnly,
+    UnknownRecipe,
+    UnsupportedCheckpoint,
+)
+from indexer.errors.usage import (
+    BrokerUnavailable,
+    InvalidName,
+    InvalidRequest,
+    InvalidTextSource,
+    JobNotFound,
+    MissingExtra,
+    ReservedPayloadKey,
+    SourceNotFound,
+    TooBusy,
+    UsageError,
+)
+
+__all__ = [
+    "ArchiveRefused",
+    "BadMember",
+    "BrokerUnavailable",
+    "BundleNotFound",
+    "CollectionNotFound",
+    "CrosslensError",
+    "DeviceUnavailable",
+    "DownloadFailed",
+    "EmptyFile",
+    "EncoderFailed",
+    "Encrypted",
+    "FetchFailed",
+    "FetchTimeout",
+    "GoldenMismatch",
+    "HubUnreachable",
+    "IndexOwned",
+    "IndexUnavailable",
+    "InvalidBundle",
+    "InvalidName",
+    "InvalidRequest",
+    "InvalidTextSource",
+    "InvalidVector",
+    "ItemNotFound",
+    "JobNotFound",
+    "MediaError",
+    "MediaGone",
+    "MissingExtra",
+    "ModelError",
+    "ModelMismatch",
+    "NoVideo",
+    "NotAnImage",
+    "Overloaded",
+    "ParityFailed",
+    "Quarantined",
+    "ReservedPayloadKey",
+    "ServerTooOld",
+    "SourceNotFound",
+    "SymlinkLoop",
+    "TextsOnly",
+    "TooBusy",
+    "TooLarge",
+    "TooManyPixels",
+    "Truncated",
+    "UnknownRecipe",
+    "Unreadable",
+    "UnsupportedCheckpoint",
+    "UnsupportedFormat",
+    "UrlRefused",
+    "UsageError",
+    "VectorIndexError",
+]

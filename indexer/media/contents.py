@@ -1,0 +1,82 @@
+"""The bytes of candidates: of files, of archives' members, and of what URLs give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from indexer.errors import MediaError, MediaGone
+from indexer.flow import map_ahead
+from indexer.media.archives import Reader
+from indexer.media.decode import read_file
+from indexer.media.discover import Candidate, is_url, member_of, path_of
+from indexer.media.entries import Limits
+from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from indexer.media.fetch import Fetcher
+
+_FETCHES = 8
+"""URLs that are fetched at once; a host has its own, lower number."""
+
+
+class Contents:
+    """Reads candidates, best in the order in which they were found. For one thread; close it after use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = ExitStack()
+        limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
+        self._members = self._stack.enter_context(Reader(limits))
+        self._pool: ThreadPoolExecutor | None = None
+        self._fetcher: Fetcher | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | MediaError]]:
+        """Each candidate with its bytes, a text's in UTF-8, or with the reason that there are none."""
+        urls = [each.source for each in candidates if each.text is None and is_url(each.source)]
+        fetched = self._fetched(urls) if urls else None
+        for candidate in candidates:
+            if candidate.text is not None:
+                yield candidate, candidate.text.encode("utf-8", "replace")
+            elif fetched is not None and is_url(candidate.source):
+                yield candidate, next(fetched)
+            else:
+                try:
+                    content: bytes | MediaError = self._local(candidate)
+                except MediaError as error:
+                    content = error
+                yield candidate, content
+
+    def _local(self, candidate: Candidate) -> bytes:
+        if candidate.member is None:
+            return read_file(candidate.path or path_of(candidate.source), max_bytes=self._settings.max_bytes)
+        inside = member_of(candidate.source)
+        if inside is None:
+            raise MediaGone("The archive is no longer there.")
+        return self._members.read(*inside, place=candidate.member, version=(candidate.size, candidate.mtime_ns))
+
+    def _fetched(self, urls: list[str]) -> Iterator[bytes | MediaError]:
+        if self._pool is None or self._fetcher is None:
+            from indexer.media.fetch import Fetcher  # noqa: PLC0415  TLS and a resolver, for those who have URLs
+
+            settings = self._settings
+            self._fetcher = self._stack.enter_context(
+                Fetcher(max_bytes=settings.max_bytes, allow=settings.fetch_allowed, deadline=settings.fetch_deadline)
+            )
+            self._pool = self._stack.enter_context(ThreadPoolExecutor(_FETCHES, "fetch"))
+        return map_ahead(self._pool, self._fetch, urls, ahead=_FETCHES)
+
+    def _fetch(self, url: str) -> bytes | MediaError:
+        assert self._fetcher is not None  # noqa: S101
+        try:
+            return self._fetcher.fetch(url).data
+        except MediaError as error:
+            return error

@@ -1,0 +1,261 @@
+"""One URL that a stranger named, fetched: from public hosts alone, within limits of size and time.
+
+A name is resolved once, every address of it is checked, and the connection goes to a checked address itself, so that
+nothing is gained by a name that resolves differently the next time (DNS rebinding). Redirects start over. Nothing is
+taken from the environment but SSL_CERT_FILE, and nothing the server says about its content is trusted.
+"""
+
+from __future__ import annotations
+
+import io
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import httpcore
+import httpx
+
+from indexer.errors import EmptyFile, FetchFailed, FetchTimeout, NotAnImage, TooLarge
+from indexer.media.addresses import AllowList, Target, check_addresses, read_address, resolve
+from indexer.media.formats import SNIFF_BYTES, sniff
+from indexer.media.pinned import Deadline, PinnedBackend
+
+_REDIRECTS = 5
+_REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
+_RETRY_STATUSES = frozenset((429, 503))
+_LONGEST_WAIT = 10.0
+"""Seconds that a Retry-After may ask for."""
+_TIMEOUTS = {"connect": 10.0, "read": 15.0, "write": 15.0}
+"""Seconds to a connection, and without a byte."""
+_LOOKUPS = 16
+
+Resolver = Callable[[str, int], list[str]]
+"""A host name and a port to the host's addresses; OSError if there are none."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a URL gave."""
+
+    data: bytes
+    media_type: str
+    """By content; it may be one that is recognised but not decoded."""
+    url: str
+    """Where it came from, after redirects and normalised."""
+
+
+@dataclass
+class _Slots:
+    """A host's places, and how many hold or wait for one."""
+
+    free: threading.Semaphore
+    users: int = field(default=0)
+
+
+class Fetcher:
+    """Fetches URLs; threads may share it. Close it after use.
+
+    Args:
+        max_bytes: the most bytes of one body.
+        allow: private hosts that are fetched from nevertheless, see `AllowList`.
+        deadline: seconds for one fetch, from waiting for the host's turn to the last byte, redirects included.
+        per_host: fetches of one host at a time.
+        user_agent: what servers are told.
+        resolve: resolves names, instead of the system.
+        sleep: waits these seconds, where a server asks for it.
+        backend: opens connections to the addresses that were checked, instead of httpcore's own.
+
+    Raises:
+        UsageError: an entry of `allow` does not parse.
+
+    Usage:
+        with Fetcher(max_bytes=settings.max_bytes, allow=settings.fetch_allowed) as fetcher:
+            image = decode(fetcher.fetch("https://example.org/a.jpg").data, max_pixels=settings.max_pixels)
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        allow: Sequence[str] = (),
+        deadline: float = 60.0,
+        per_host: int = 2,
+        user_agent: str = "crosslens",
+        resolve: Resolver = resolve,
+        sleep: Callable[[float], None] = time.sleep,
+        backend: httpcore.NetworkBackend | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._allow = AllowList(allow)
+        self._seconds = deadline
+        self._per_host = per_host
+        self._user_agent = user_agent
+        self._resolve = resolve
+        self._sleep = sleep
+        self._backend = backend or httpcore.SyncBackend()
+        # The system's resolver knows no deadline; in threads of their own, lookups that hang hold up only each other.
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="crosslens-lookup")
+        self._lock = threading.Lock()
+        self._slots: dict[str, _Slots] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its threads; a lookup under way is not waited for."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    def fetch(self, url: str) -> Fetched:
+        """What a URL gives.
+
+        A server that asks for a short pause (429 or 503 with Retry-After, at most 10 s) is asked again, once.
+
+        Raises:
+            UrlRefused: the URL, or one that it redirects to, must not be fetched; nothing was sent there.
+            FetchTimeout: it took longer than the deadline, or 15 s passed without a byte.
+            FetchFailed: the host cannot be reached, answers with an error or not in HTTP, or breaks off.
+            TooLarge: the content has, or declares, more bytes than the cap.
+            EmptyFile, NotAnImage: by content.
+        """
+        deadline = Deadline(self._seconds)
+        target = Target.parse(url)
+        redirects = 0
+        has_waited = False
+        while True:
+            wait = 0.0
+            with self._turn(target.host, deadline), self._answer(target, deadline) as response:
+                location = _header(response, b"location")
+                if response.status in _REDIRECT_STATUSES and location is not None:
+                    target = target.follow(location)
+                    redirects += 1
+                elif not has_waited and (wait := _wait_asked_for(response)) <= min(_LONGEST_WAIT, deadline.left()):
+                    has_waited = True
+                else:
+                    return self._read(target, response)
+            if redirects > _REDIRECTS:
+                raise FetchFailed(f"The URL redirects more than {_REDIRECTS} times.")
+            if wait:
+                self._sleep(wait)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Whose certificates are trusted: certifi's list, or what SSL_CERT_FILE or SSL_CERT_DIR names."""
+        return httpx.create_ssl_context()
+
+    @contextmanager
+    def _turn(self, host: str, deadline: Deadline) -> Iterator[None]:
+        """One of the host's places. A host is forgotten with its last fetch, so that strangers cannot pile them up."""
+        with self._lock:
+            slots = self._slots.setdefault(host, _Slots(threading.Semaphore(self._per_host)))
+            slots.users += 1
+        try:
+            if not slots.free.acquire(timeout=deadline.left()):
+                raise FetchTimeout(f"Too many other fetches of {host} are under way.")
+            try:
+                yield
+            finally:
+                slots.free.release()
+        finally:
+            with self._lock:
+                slots.users -= 1
+                if not slots.users:
+                    del self._slots[host]
+
+    @contextmanager
+    def _answer(self, target: Target, deadline: Deadline) -> Iterator[httpcore.Response]:
+        """The answer to one request, its body unread, over a connection of its own to a checked address."""
+        host = target.host
+        addresses = check_addresses(target, self._look_up(target, deadline), self._allow)
+        backend = PinnedBackend(host, [str(address) for address in addresses], deadline, self._backend)
+        url = httpcore.URL(scheme=target.scheme, host=host, port=target.port, target=target.path)
+        headers: dict[bytes | str, bytes | str] = {
+            "Host": target.authority,
+            "User-Agent": self._user_agent,
+            "Accept": "image/*,*/*;q=0.1",
+            # Compressed content could be any size once it is unpacked.
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+        tls = self._tls if target.scheme == "https" else None
+        try:
+            with (
+                httpcore.HTTPConnection(url.origin, ssl_context=tls, network_backend=backend) as connection,
+                connection.stream("GET", url, headers=headers, extensions={"timeout": _TIMEOUTS}) as response,
+            ):
+                yield response
+        except httpcore.TimeoutException as error:
+            raise FetchTimeout(f"{host} takes too long to answer.") from error
+        except httpcore.NetworkError as error:
+            raise FetchFailed(f"{host} cannot be reached: {str(error) or type(error).__name__}.") from error
+        except httpcore.ProtocolError as error:
+            # Its text quotes what came, which may be another service's and is not the asker's to read.
+            raise FetchFailed(f"{host} breaks off, or does not answer in HTTP.") from error
+
+    def _look_up(self, target: Target, deadline: Deadline) -> list[str]:
+        """The addresses of a target's host, checked by nobody yet."""
+        if read_address(target.host) is not None:
+            return [target.host]
+        lookup = self._lookups.submit(self._resolve, target.host, target.port)
+        try:
+            return lookup.result(timeout=deadline.left())
+        except TimeoutError as error:
+            lookup.cancel()
+            raise FetchTimeout(f"The name {target.host} takes too long to resolve.") from error
+        except (OSError, UnicodeError) as error:
+            raise FetchFailed(f"The name {target.host} does not resolve.", remedy="Check its spelling.") from error
+
+    def _read(self, target: Target, response: httpcore.Response) -> Fetched:
+        """An answer's content, within the cap and of a known kind."""
+        host = target.host
+        if response.status != httpx.codes.OK:
+            raise FetchFailed(f"{host} answers {response.status}.", http_status=response.status)
+        if (_header(response, b"content-encoding") or "identity").lower() != "identity":
+            raise FetchFailed(f"{host} sends compressed content, though it was asked not to.")
+        too_large = TooLarge(f"What {host} sends has more than {self._max_bytes:,} bytes.")
+        declared = _header(response, b"content-length") or ""
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise too_large
+        content = io.BytesIO()  # not a list: bytes that come one by one would take forty times their size
+        media_type: str | None = None
+        for chunk in response.iter_stream():
+            content.write(chunk)
+            if content.tell() > self._max_bytes:
+                raise too_large
+            if media_type is None and content.tell() >= SNIFF_BYTES:
+                media_type = _sniffed(content.getvalue(), host)
+        if not content.tell():
+            raise EmptyFile(f"{host} sends an empty file.")
+        data = content.getvalue()
+        return Fetched(data, media_type or _sniffed(data, host), target.url)
+
+
+def _sniffed(data: bytes, host: str) -> str:
+    if (media_type := sniff(data[:SNIFF_BYTES])) is None:
+        raise NotAnImage(
+            f"What {host} sends is no image or video that is known.",
+            remedy=f"Name the URL of the file itself, not of a page that shows it. {NotAnImage.default_remedy}",
+        )
+    return media_type
+
+
+def _wait_asked_for(response: httpcore.Response) -> float:
+    """Seconds after which to ask again; infinite if the server does not say so in seconds."""
+    asked = (_header(response, b"retry-after") or "").strip()
+    is_short = response.status in _RETRY_STATUSES and asked.isascii() and asked.isdecimal()
+    return float(asked) if is_short else float("inf")
+
+
+def _header(response: httpcore.Response, name: bytes) -> str | None:
+    """A header's value, of repeated ones all, with commas; None if it is missing."""
+    values = [value for key, value in response.headers if key.lower() == name]
+    # What is no UTF-8 is kept as characters that no URL may have.
+    return b", ".join(values).decode("utf-8", "surrogateescape") if values else None
