@@ -30,6 +30,12 @@ SEARCH = "/v1/collections/media/search"
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Without a queue: `crosslens serve` starts one beside the API, and these tests do not."""
+    return settings.model_copy(update={"workers": 0})
+
+
+@pytest.fixture
 def client(settings: Settings) -> Iterator[FlaskClient]:
     services = Services(settings)
     with create_app(settings, services).test_client() as client:
