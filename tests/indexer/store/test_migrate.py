@@ -101,17 +101,12 @@ def test_stopped_half_way_the_same_command_finishes(
     settings: Settings, target: Settings, number: signal.Signals
 ) -> None:
     fill(settings, 5000)
-    command = [sys.executable, "-c", "from indexer.cli import main; main()", "migrate"]
+    # A shell that runs the tests in the background has them, and so their children, ignore Ctrl-C.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeds}; from indexer.cli import main; main()", "migrate"]
     command += ["--from", str(settings.data), "--to", str(target.data), "--batch", "50", "--json"]
     with open_store(settings) as one, open_store(target) as other:  # leases, so that the index processes stay
-        child = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell that runs the tests in the background has them, and so their children, ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while not other.list() or other.get("media").count() < 1000:
             assert time.monotonic() < deadline
