@@ -39,17 +39,20 @@ def make_photos(folder: Path, count: int, side: int) -> list[Path]:
         Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.jpg")) if path.name != "gravel.jpg"
     ]
     chance = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        image = originals[number % len(originals)]
+    photos: dict[bytes, None] = {}  # two parts of a small photo may be the same
+    while len(photos) < count:
+        image = originals[len(photos) % len(originals)]
         share = chance.uniform(0.5, 0.95)
         width, height = int(image.width * share), int(image.height * share)
         left, top = (int(chance.integers(0, room + 1)) for room in (image.width - width, image.height - height))
         file = io.BytesIO()
         part = image.crop((left, top, left + width, top + height))
         part.resize((side, side * 3 // 4), Image.Resampling.BILINEAR).save(file, "JPEG", quality=88)
+        photos[file.getvalue()] = None
+    paths = []
+    for number, photo in enumerate(photos):
         paths.append(folder / f"{number:05}.jpg")
-        paths[-1].write_bytes(file.getvalue())
+        paths[-1].write_bytes(photo)
     return paths
 
 
