@@ -29,6 +29,10 @@ class Kind(StrEnum):
 
     IMAGE = "image"
     TEXT = "text"
+    VIDEO = "video"
+    """A frame of a video or an animation."""
+    PAGE = "page"
+    """Of a PDF."""
 
 
 class Location(BaseModel):
@@ -37,7 +41,10 @@ class Location(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     source: str
-    """A path, URL, `upload:<sha256>`, or `<text file>:<line>`."""
+    """A path, URL, `upload:<sha256>`, or `<text file>:<line>`.
+
+    A frame or page but the first has a fragment behind it: `#t=12.5` (Media Fragments URI), `#page=3` (RFC 8118).
+    """
     size: int | None = None
     mtime_ns: int | None = None
 
@@ -47,7 +54,7 @@ class Record(BaseModel):
 
     kind: Kind
     sha256: str
-    """Of the file's bytes, or of a text item's UTF-8."""
+    """Of the file's bytes, or of a text item's UTF-8; a frame's and a page's is the whole file's."""
     locations: list[Location]
     """Every place the same bytes were found, first seen first."""
     bytes: int
@@ -57,11 +64,25 @@ class Record(BaseModel):
     height: int | None = None
     """As seen, after EXIF orientation."""
     text: str | None = None
+    """A text item's text; of a page, what can be selected there."""
+    parent: str | None = None
+    """Of a frame or page: the id of its file's first one, which stands for the file; of that, its own."""
+    seconds: float | None = None
+    """From the start of a video or animation."""
+    page: int | None = None
+    """Of a PDF; 1 is the first."""
+    frames: int | None = None
+    """How many frames or pages the file gave, at its first one; None until all of them are in."""
     name: str | None = None
     """The id that the caller named, if it is not itself a UUID."""
     added_at: datetime
     job: str | None = None
     """The part of a queued job that indexed it, `<job>/<shard>`: should that be delivered again, it knows its own."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that its file gives is in."""
+        return self.parent is None or self.frames is not None
 
 
 def check_collection_name(name: str) -> str:
@@ -86,6 +107,11 @@ def point_id(collection: str, name: str) -> str:
         return str(uuid.UUID(name))
     except ValueError:
         return str(uuid.uuid5(NAMESPACE, f"{collection}/name/{name}"))
+
+
+def fragment(seconds: float | None, page: int | None) -> str:
+    """What a frame's or page's source has behind its file's: `#t=12.5`, `#page=3`."""
+    return f"#page={page}" if page is not None else f"#t={seconds or 0:.3f}".rstrip("0").rstrip(".")
 
 
 def sha256_hex(data: bytes) -> str:
