@@ -9,7 +9,7 @@ import re
 import uuid
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,9 @@ RECORD_KEY = "crosslens"
 
 NAMESPACE = uuid.UUID("6f0b6c1e-3f0b-5c2a-9d0e-6b7c1a2f4e55")
 """The UUIDv5 namespace of item ids. Changing it would orphan every stored id."""
+
+Modality = Literal["image", "text"]
+"""Which of a model's towers embeds something."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -33,6 +36,11 @@ class Kind(StrEnum):
     """A frame of a video or an animation."""
     PAGE = "page"
     """Of a PDF."""
+
+    @property
+    def modality(self) -> Modality:
+        """Which of a model's towers embeds it."""
+        return "text" if self is Kind.TEXT else "image"
 
 
 class Location(BaseModel):

@@ -26,10 +26,12 @@ from indexer.media.discover import Candidate, discover
 from indexer.models.devices import cpu_count
 from indexer.models.encoder import Encoder
 from indexer.models.preprocess import decode_target
-from indexer.planning import Planner, Task, drop_locations
+from indexer.planning import Planner, drop_locations
 from indexer.report import Failure, Report
+from indexer.sequences import rewrite_parts
 from indexer.settings import Settings
 from indexer.store.collection import Collection, Point
+from indexer.tasks import Task
 
 if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
@@ -103,7 +105,9 @@ class _Run:
         self._encoder = encoder
         self._settings = settings
         self._report = report
-        self._planner = Planner(collection, report, settings)
+        recipe = encoder.manifest.pixels
+        target = decode_target(recipe) if recipe is not None else None
+        self._planner = Planner(collection, report, settings, target=target)
         self._budget = _Budget(_BYTES_IN_FLIGHT)
         self._threads = settings.threads or cpu_count()
 
@@ -128,25 +132,27 @@ class _Run:
 
     def _within_budget(self, tasks: Iterator[Task]) -> Iterator[Task]:
         for task in tasks:
-            if not self._budget.take(len(task.data or b"")):
+            if not self._budget.take(task.held):
                 return
             yield task
 
     def _prepare(self, task: Task) -> _Prepared:
         """Decode an image and make it the encoder's input; a text is ready as it is."""
-        if task.data is None:
-            return _Prepared(task)
+        held = task.held
         try:
-            target = decode_target(self._encoder.pixels)
-            decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
-            pixels = self._encoder.prepare(decoded)
+            if isinstance(task.data, bytes):
+                target = decode_target(self._encoder.pixels)
+                decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
+                task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
+                return _Prepared(task, self._encoder.prepare(decoded))
+            if task.image is not None:
+                return _Prepared(task, self._encoder.prepare(task.image))
+            return _Prepared(task)
         except CrosslensError as error:
             return _Prepared(task, error=error)
         finally:
-            self._budget.give_back(len(task.data))
-            task.data = b""
-        task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
-        return _Prepared(task, pixels)
+            self._budget.give_back(held)
+            task.data = task.image = None
 
     def _embed(self, batch: list[_Prepared]) -> list[tuple[_Prepared, Vectors | None]]:
         """The vectors of a batch, images and texts each in one run; None beside an error."""
@@ -195,19 +201,42 @@ class _Run:
             written.append((task, record))
             points.append(Point(task.id, vector, to_payload(task.described(record), task.payload)))
         self._collection.upsert(points)
+        self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
+        self._settle([(task, record) for task, record in written if task.file is None])
+        for task, _ in written:
+            if task.file is not None:
+                task.file.parts += 1
+        for prepared, _ in batch:
+            if prepared.task.ends and prepared.task.file is not None:
+                self._finish(prepared.task.file)
+
+    def _settle(self, written: list[tuple[Task, Record]]) -> None:
+        """Count what was written; write again what gained a location meanwhile."""
         while late := self._planner.settle(written):
             written = [(task, task.record) for task, _ in written]
             for task in late:
                 self._collection.replace_record(task.id, task.described(task.record))
         drop_locations(self._collection, [replaced for task, _ in written for replaced in task.replaces])
-        self._report.indexed += len(points)
-        self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
+        self._report.indexed += len(written)
+
+    def _finish(self, file: Task) -> None:
+        """Say at a file's first frame or page that all are in; or else that the file failed, though some are."""
+        if file.error is not None:
+            self._planner.fail(file, file.error)
+            return
+        file.details["frames"] = file.parts
+        record = file.record
+        self._collection.replace_record(file.id, file.described(record))
+        self._report.frames += file.parts
+        self._settle([(file, record)])
+        if len(file.record.locations) > 1:
+            rewrite_parts(self._collection, file.id, file.record.locations)
 
     def _fail(self, task: Task, error: CrosslensError) -> None:
-        """A failure for every place the content was found; twins were counted as skipped before it was known."""
-        self._planner.forget([task])
-        self._report.skipped -= len(task.record.locations) - 1
-        self._report.failures += [Failure(location.source, error) for location in task.record.locations]
+        if task.file is not None:
+            task.file.error = task.file.error or error
+        else:
+            self._planner.fail(task, error)
 
 
 class _Budget:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from indexer.errors import MediaError
+from indexer.errors import CrosslensError, MediaError, Unreadable
 from indexer.flow import batched
 from indexer.items import Kind, Location, Record, content_id, now, point_id, sha256_hex
 from indexer.media.contents import Contents
 from indexer.media.discover import Candidate
 from indexer.report import Failure, Report
+from indexer.sequences import rewrite_parts, sequence_type, tasks_of
 from indexer.settings import Settings
+from indexer.tasks import Task
 
 if TYPE_CHECKING:
     from indexer.store.collection import Collection, Stored
@@ -24,36 +28,21 @@ _GROUP_BYTES = 64 * 2**20
 """Bytes read before a group is handed on in parts; one file more may be read."""
 
 
-@dataclass
-class Task:
-    """An item that has to be embedded."""
-
-    id: str
-    record: Record
-    payload: dict[str, Any]
-    data: bytes | None
-    """An image's bytes; None for a text."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """What decoding tells of an image: media_type, width, height."""
-    replaces: list[tuple[str, str]] = field(default_factory=list)
-    """Items whose content was at one of these locations before, and that location."""
-
-    def described(self, record: Record) -> Record:
-        """The record with what decoding told."""
-        return record.model_copy(update=self.details)
-
-
 class Planner:
-    """Turns candidates into tasks. One thread plans; `settle` and `forget` are for another.
+    """Turns candidates into tasks. One thread plans; `settle` and `fail` are for another.
 
     The same bytes twice in one run are one task with two locations, as long as the task has not been written; after
     that the index knows them.
     """
 
-    def __init__(self, collection: Collection, report: Report, settings: Settings) -> None:
+    def __init__(
+        self, collection: Collection, report: Report, settings: Settings, *, target: int | None = None
+    ) -> None:
+        """`target` is the shortest side of a picture that the encoder uses: a PDF's pages are drawn no larger."""
         self._collection = collection
         self._report = report
         self._settings = settings
+        self._target = target
         self._lock = threading.RLock()
         self._pending: dict[str, Task] = {}
         self._begun: set[str] = set()
@@ -80,14 +69,16 @@ class Planner:
         with self._lock:
             late = [task for task, record in written if task.record is not record]
             if not late:
-                self.forget([task for task, _ in written])
+                for task, _ in written:
+                    self._pending.pop(task.id, None)
             return late
 
-    def forget(self, tasks: list[Task]) -> None:
-        """Let later sources of these tasks' content be planned anew."""
+    def fail(self, task: Task, error: CrosslensError) -> None:
+        """Note a failure for every place where the content was found; twins were counted as skipped before."""
         with self._lock:
-            for task in tasks:
-                self._pending.pop(task.id, None)
+            self._pending.pop(task.id, None)
+            self._report.skipped -= len(task.record.locations) - 1
+            self._report.failures += [Failure(location.source, error) for location in task.record.locations]
 
     def _plan_group(self, group: list[Candidate], contents: Contents) -> Iterator[Task]:
         seen = self._collection.by_sources([each.source for each in group if each.text is None])
@@ -98,12 +89,16 @@ class Planner:
             if isinstance(content, MediaError):
                 self._report.failures.append(Failure(candidate.source, content))
                 continue
-            task = self._task(candidate, content)
+            try:
+                task = self._task(candidate, content)
+            except MediaError as error:
+                self._report.failures.append(Failure(candidate.source, error))
+                continue
             before = seen.get(candidate.source)
             if before is not None and before[0] != task.id:
                 task.replaces.append((before[0], candidate.source))
             tasks.append(task)
-            unplanned += len(content)
+            unplanned += task.held
             if unplanned >= _GROUP_BYTES:
                 yield from self._leave_out_known(tasks)
                 tasks, unplanned = [], 0
@@ -114,7 +109,7 @@ class Planner:
 
         The others are counted.
         """
-        same = [each for each in group if each.source in seen and _location(each) in seen[each.source][1].locations]
+        same = [each for each in group if each.source in seen and _is_from(seen[each.source][1], each)]
         with_payload = [seen[each.source][0] for each in same if each.payload]
         stored = self._collection.get_many(list(dict.fromkeys(with_payload)))
 
@@ -132,19 +127,28 @@ class Planner:
             self._count_known(seen[each.source][1], each.source)
         return [each for each in group if id(each) not in known]
 
-    def _task(self, candidate: Candidate, content: bytes) -> Task:
-        """A candidate's hash and identity; an image's type and size come with decoding."""
-        sha256 = sha256_hex(content)
+    def _task(self, candidate: Candidate, content: bytes | Path) -> Task:
+        """A candidate's hash and identity; an image's type and size come with decoding.
+
+        Raises:
+            Unreadable: the file went away.
+        """
+        try:
+            sha256, size = _hashed(content)
+            media_type = None if candidate.text is not None else sequence_type(content, self._settings)
+        except OSError as error:
+            raise Unreadable(f"The file cannot be read: {error.strerror}.") from error
         collection = self._collection.name
         item_id = content_id(collection, sha256) if candidate.id is None else point_id(collection, candidate.id)
         record = Record(
             kind=Kind.IMAGE if candidate.text is None else Kind.TEXT,
             sha256=sha256,
             locations=[_location(candidate)],
-            bytes=len(content),
-            media_type="text/plain" if candidate.text is not None else "application/octet-stream",
+            bytes=size,
+            media_type="text/plain" if candidate.text is not None else media_type or "application/octet-stream",
             text=candidate.text,
             name=candidate.id if candidate.id not in {None, item_id} else None,
+            parent=item_id if media_type is not None else None,
             added_at=now(),
             job=self._report.part,
         )
@@ -153,21 +157,36 @@ class Planner:
     def _leave_out_known(self, tasks: list[Task]) -> Iterator[Task]:
         fresh = [task for task in tasks if not self._joins_pending(task)]
         stored = self._collection.get_many([task.id for task in fresh])
-        begun: set[str] = set()
+        new: list[Task] = []
+        known: dict[str, Stored] = {}
         for task in fresh:
             if self._joins_pending(task):  # its twin is earlier in this very group
                 continue
-            # A twin that is no longer pending may have been written after the index was asked.
-            known = self._collection.get(task.id) if task.id in begun else stored.get(task.id)
-            if known is not None and known.record.sha256 == task.record.sha256:
-                stored[task.id] = self._note_known(task, known)
+            before = known.get(task.id, stored.get(task.id))
+            if before is not None and before.record.sha256 == task.record.sha256 and before.record.whole:
+                known[task.id] = self._note_known(task, before)
                 continue
             with self._lock:
                 self._pending[task.id] = task
-            begun.add(task.id)
             if self._report.part is not None:
                 self._begun.add(task.record.locations[0].source)
+            new.append(task)
+        self._write_known([item for item_id, item in known.items() if item != stored[item_id]])
+        drop_locations(self._collection, [each for task in fresh if task.id in known for each in task.replaces])
+        for task in new:
+            yield from self._pictures(task, stored.get(task.id))
+
+    def _pictures(self, task: Task, before: Stored | None) -> Iterator[Task]:
+        """The task itself, or those of a file's frames or pages."""
+        if before is not None and before.record.parent is not None and before.record.sha256 != task.record.sha256:
+            self._collection.delete_parts(task.id)  # the caller's name for it named another file
+        if task.record.parent is None:
             yield task
+            return
+        try:
+            yield from tasks_of(task, self._collection.name, target=self._target, settings=self._settings)
+        except MediaError as error:
+            self.fail(task, error)
 
     def _joins_pending(self, task: Task) -> bool:
         with self._lock:
@@ -177,7 +196,7 @@ class Planner:
             pending.record = _with_locations(pending.record, task.record.locations)
             pending.replaces += task.replaces
             pending.payload = {**pending.payload, **task.payload}
-        self._report.skipped += 1
+            self._report.skipped += 1
         return True
 
     def _count_known(self, record: Record, source: str) -> None:
@@ -187,21 +206,23 @@ class Planner:
             self._begun.add(source)
             self._report.indexed += 1
         else:
-            self._report.skipped += 1
+            with self._lock:
+                self._report.skipped += 1
 
     def _note_known(self, task: Task, known: Stored) -> Stored:
-        """Bring a known item's locations and payload up to date; nothing is decoded or embedded."""
-        record = _with_locations(known.record, task.record.locations)
+        """A known item with this location and payload too, to be written; nothing is decoded or embedded."""
         payload = {**known.payload, **task.payload}
-        if record != known.record:
-            self._collection.replace_record(task.id, record)
         if payload != known.payload:
-            self._collection.set_payload(task.id, payload)
             self._report.indexed += 1
         else:
             self._count_known(known.record, task.record.locations[0].source)
-        drop_locations(self._collection, task.replaces)
-        return type(known)(known.id, record, payload)
+        return replace(known, record=_with_locations(known.record, task.record.locations), payload=payload)
+
+    def _write_known(self, items: list[Stored]) -> None:
+        self._collection.overwrite([item for item in items if item.record.parent is None])
+        for item in items:
+            if item.record.parent is not None:
+                rewrite_parts(self._collection, item.id, item.record.locations, item.payload)
 
 
 def drop_locations(collection: Collection, replaced: list[tuple[str, str]]) -> None:
@@ -211,14 +232,33 @@ def drop_locations(collection: Collection, replaced: list[tuple[str, str]]) -> N
         if stored is None:
             continue
         left = [location for location in stored.record.locations if location.source != source]
-        if left:
-            collection.replace_record(item_id, stored.record.model_copy(update={"locations": left}))
-        else:
-            collection.delete([item_id])
+        match stored.record.parent, left:
+            case None, []:
+                collection.delete([item_id])
+            case None, _:
+                collection.overwrite([replace(stored, record=stored.record.model_copy(update={"locations": left}))])
+            case file, []:
+                collection.delete_parts(file)
+            case file, _:
+                rewrite_parts(collection, file, left)
+
+
+def _hashed(content: bytes | Path) -> tuple[str, int]:
+    """A content's sha256 and its length in bytes."""
+    if isinstance(content, bytes):
+        return sha256_hex(content), len(content)
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
 
 
 def _location(candidate: Candidate) -> Location:
     return Location(source=candidate.source, size=candidate.size, mtime_ns=candidate.mtime_ns)
+
+
+def _is_from(record: Record, candidate: Candidate) -> bool:
+    """Whether an item is all that is to be had from a candidate, as it was when it was read."""
+    return record.whole and _location(candidate) in record.locations
 
 
 def _with_locations(record: Record, more: list[Location]) -> Record:

@@ -39,6 +39,8 @@ class Report:
     skipped: int = 0
     decoded: int = 0
     """Images decoded; what was skipped was not."""
+    frames: int = 0
+    """Frames and pages that the indexed files gave; the files are what is counted as indexed."""
     passed_over: int = 0
     """Files in the folders that are no media, and were not taken for any."""
     failures: list[Failure] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Report:
             "skipped": self.skipped,
             "failed": self.failed,
             "failures": [failure.as_dict() for failure in self.failures],
+            "frames": self.frames,
             "passed_over": self.passed_over,
             "interrupted": self.interrupted,
             "warnings": warnings,

@@ -116,7 +116,7 @@ def _cards(answer: SearchAnswer, thumbnail: Callable[[Record], bytes | None]) ->
             source=_shown(result.source) or "",
             text=_shown(result.record.text),
             caption=_shown(_caption(result.payload)),
-            picture=_data_uri(thumbnail(result.record)) if result.record.kind is Kind.IMAGE else None,
+            picture=_data_uri(thumbnail(result.record)) if result.record.kind is not Kind.TEXT else None,
         )
         for rank, result in enumerate(answer.results, start=1)
     ]

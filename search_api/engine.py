@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound, ModelMismatch
-from indexer.items import Kind, Record, point_id
-from search_api.filters import of_kind, parse_filter
+from indexer.items import Kind, Modality, Record, point_id
+from search_api.filters import no_texts, of_kind, parse_filter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +78,10 @@ class SearchResult:
         return self.record.locations[0].source
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is answered in JSON; `text` is there for text items only."""
+        """As it is answered in JSON.
+
+        `text` is there for texts and pages that have one; `seconds`, `page` and `parent` for frames and pages.
+        """
         answer = {
             "id": self.id,
             "score": round(self.score, 6),
@@ -87,9 +90,8 @@ class SearchResult:
             "source": self.source,
             "payload": self.payload,
         }
-        if self.record.text is not None:
-            answer["text"] = self.record.text
-        return answer
+        more = {name: getattr(self.record, name) for name in ("text", "seconds", "page", "parent")}
+        return answer | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class SearchAnswer:
 @dataclass(frozen=True, slots=True)
 class _Query:
     vector: NDArray[np.float32]
-    kind: Kind | None
+    modality: Modality | None
     """What all of its terms are made of; None for a mixture or a bare vector."""
     exclude: tuple[str, ...]
     warnings: list[str]
@@ -164,7 +166,7 @@ class SearchEngine:
         else:
             hits = self._both_kinds(query, request.limit, among)
         return SearchAnswer(
-            results=[self._result(hit, query.kind) for hit in hits],
+            results=[self._result(hit, query.modality) for hit in hits],
             took_ms=(time.perf_counter() - started) * 1000,
             model=self._collection.model,
             devices=self._encoder.devices,
@@ -174,12 +176,12 @@ class SearchEngine:
     def _compose(self, terms: Sequence[Term]) -> _Query:
         """The weighted sum of the terms; texts and images are each embedded in one run."""
         vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(terms)
-        kinds: set[Kind | None] = set()
+        modalities: set[Modality | None] = set()
         warnings: list[str] = []
 
         texts = [(place, term.text) for place, term in enumerate(terms) if term.text is not None]
         if texts:
-            kinds.add(Kind.TEXT)
+            modalities.add("text")
             embedded = self._encoder.encode_texts([text for _, text in texts])
             for (place, text), vector, cut in zip(texts, embedded.vectors, embedded.truncated, strict=True):
                 vectors[place] = vector
@@ -188,7 +190,7 @@ class SearchEngine:
 
         images = [(place, term.image) for place, term in enumerate(terms) if term.image is not None]
         if images:
-            kinds.add(Kind.IMAGE)
+            modalities.add("image")
             decoded = [self._decode(data) for _, data in images]
             for (place, _), vector in zip(images, self._encoder.encode_images(decoded), strict=True):
                 vectors[place] = vector
@@ -196,10 +198,10 @@ class SearchEngine:
         for place, term in enumerate(terms):
             if term.item is not None:
                 vectors[place], kind = self._item(term.item)
-                kinds.add(kind)
+                modalities.add(kind.modality)
             elif term.vector is not None:
                 vectors[place] = self._checked(term.vector)
-                kinds.add(None)
+                modalities.add(None)
 
         total = np.sum([term.weight * vector for term, vector in zip(terms, vectors, strict=True)], axis=0)
         length = float(np.linalg.norm(total))
@@ -210,7 +212,7 @@ class SearchEngine:
         alone = terms[0].item if len(terms) == 1 else None
         return _Query(
             vector=(total / length).astype(np.float32),
-            kind=kinds.pop() if len(kinds) == 1 else None,
+            modality=modalities.pop() if len(modalities) == 1 else None,
             exclude=(point_id(self._collection.name, alone),) if alone is not None else (),
             warnings=warnings,
         )
@@ -244,13 +246,13 @@ class SearchEngine:
         return self._collection.search(query.vector, limit, filter=among, exclude_ids=query.exclude)
 
     def _both_kinds(self, query: _Query, limit: int, among: Filter | None) -> list[Hit]:
-        """The best images and the best texts by turns; one kind alone when the other has nothing."""
-        images = self._hits(query, limit, of_kind(Kind.IMAGE, among))
+        """The best pictures and the best texts by turns; one kind alone when the other has nothing."""
+        pictures = self._hits(query, limit, no_texts(among))
         texts = self._hits(query, limit, of_kind(Kind.TEXT, among))
-        turns = itertools.chain.from_iterable(itertools.zip_longest(images, texts))
+        turns = itertools.chain.from_iterable(itertools.zip_longest(pictures, texts))
         return [hit for hit in turns if hit is not None][:limit]
 
-    def _result(self, hit: Hit, asked_with: Kind | None) -> SearchResult:
+    def _result(self, hit: Hit, asked_with: Modality | None) -> SearchResult:
         return SearchResult(
             id=hit.record.name or hit.id,
             score=hit.score,
@@ -259,10 +261,10 @@ class SearchEngine:
             payload=hit.payload,
         )
 
-    def _relevance(self, score: float, asked_with: Kind | None, found: Kind) -> float | None:
+    def _relevance(self, score: float, asked_with: Modality | None, found: Kind) -> float | None:
         if asked_with is None:
             return None
-        calibration = self._encoder.manifest.calibration.get(f"{asked_with.value}_to_{found.value}")  # type: ignore[call-overload]
+        calibration = self._encoder.manifest.calibration.get(f"{asked_with}_to_{found.modality}")  # type: ignore[call-overload]
         if calibration is None:
             return None
         return 1 / (1 + math.exp(-(calibration.scale * score + calibration.bias)))

@@ -35,3 +35,10 @@ def of_kind(kind: Kind, among: Filter | None = None) -> Filter:
 
     condition = FieldCondition(key=f"{RECORD_KEY}.kind", match=MatchValue(value=kind.value))
     return Filter(must=[condition] if among is None else [condition, among])
+
+
+def no_texts(among: Filter | None = None) -> Filter:
+    """The pictures, of whatever kind, among those that a filter lets through."""
+    from qdrant_client.http.models import Filter  # noqa: PLC0415
+
+    return Filter(must=among, must_not=of_kind(Kind.TEXT).must)

@@ -55,7 +55,7 @@ def make_hostile_folder(folder: Path, good: int = 200) -> dict[str, str]:
     put("page.png", b"<!doctype html><html><body>hello</body></html>", "not_an_image")
     put("zeros.webp", bytes(5000), "not_an_image")
     put("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "unsupported_format")
-    put("paper.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "unsupported_format")
+    put("paper.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "truncated")
     put("huge.png", huge_png(), "too_many_pixels")
     put("line\nbreak \U0001f600.jpg", b"not a picture either", "not_an_image")
     for form, suffix in FORMATS.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from indexer.errors import MediaError, MediaGone
@@ -13,6 +14,7 @@ from indexer.media.archives import Reader
 from indexer.media.decode import read_file
 from indexer.media.discover import Candidate, is_url, member_of, path_of
 from indexer.media.entries import Limits
+from indexer.media.formats import IMAGE_SUFFIXES, SEQUENCE_TYPES, SNIFF_BYTES, sniff
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,8 +41,11 @@ class Contents:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def read(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | MediaError]]:
-        """Each candidate with its bytes, a text's in UTF-8, or with the reason that there are none."""
+    def read(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | Path | MediaError]]:
+        """Each candidate with its bytes, a text's in UTF-8, or with the reason that there are none.
+
+        A video or PDF on disk is given by its path: it may be larger than what is read into memory.
+        """
         urls = [each.source for each in candidates if each.text is None and is_url(each.source)]
         fetched = self._fetched(urls) if urls else None
         for candidate in candidates:
@@ -50,14 +55,15 @@ class Contents:
                 yield candidate, next(fetched)
             else:
                 try:
-                    content: bytes | MediaError = self._local(candidate)
+                    content: bytes | Path | MediaError = self._local(candidate)
                 except MediaError as error:
                     content = error
                 yield candidate, content
 
-    def _local(self, candidate: Candidate) -> bytes:
+    def _local(self, candidate: Candidate) -> bytes | Path:
         if candidate.member is None:
-            return read_file(candidate.path or path_of(candidate.source), max_bytes=self._settings.max_bytes)
+            path = candidate.path or path_of(candidate.source)
+            return path if _is_long(path) else read_file(path, max_bytes=self._settings.max_bytes)
         inside = member_of(candidate.source)
         if inside is None:
             raise MediaGone("The archive is no longer there.")
@@ -80,3 +86,14 @@ class Contents:
             return self._fetcher.fetch(url).data
         except MediaError as error:
             return error
+
+
+def _is_long(path: Path) -> bool:
+    """Whether a file is read piece by piece: a video or a PDF, whatever its size."""
+    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return SEQUENCE_TYPES.get(sniff(file.read(SNIFF_BYTES)) or "") in {"video", "document"}
+    except OSError:
+        return False  # reading it will say why

@@ -14,6 +14,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Names by which a file in a folder claims to be an image that is read; if it is none, that is a failure."""
 
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".pdf"}
+"""Names by which a file counts as media where its content is not looked at. `.ts` is TypeScript far more often."""
+
 PILLOW_FORMATS = {
     "image/jpeg": "JPEG",
     "image/png": "PNG",
@@ -127,6 +130,43 @@ def _stream(head: bytes) -> str | None:
         if set(syncs) == {_TS_SYNC} and len(syncs) >= (_TS_SYNCS if len(head) >= SNIFF_BYTES else 3):
             return "video/mp2t"
     return None
+
+
+def is_animated(data: bytes) -> bool:
+    """Whether a GIF, WebP or PNG has more than one frame, read from its headers alone."""
+    match sniff(data[:SNIFF_BYTES]):
+        case "image/webp":  # the flag in its extended header
+            return data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 2)
+        case "image/png":  # the chunk that must come before the first picture
+            first = data.find(b"IDAT")
+            return b"acTL" in data[: first if first >= 0 else None]
+        case "image/gif":
+            return _gif_frames(data, most=2) > 1
+        case _:
+            return False
+
+
+def _gif_frames(data: bytes, most: int) -> int:
+    """A GIF's image descriptors, counted up to `most` (GIF89a, section 20)."""
+    found, at = 0, 13 + _gif_colours(data[10:11])
+    while at < len(data) and found < most:
+        match data[at]:
+            case 0x21:  # an extension
+                at += 2
+            case 0x2C:
+                found += 1
+                at += 11 + _gif_colours(data[at + 9 : at + 10])
+            case _:
+                break
+        while at < len(data) and data[at]:  # sub-blocks, each with its length before it
+            at += 1 + data[at]
+        at += 1
+    return found
+
+
+def _gif_colours(packed: bytes) -> int:
+    """Bytes of the colour table that a packed field announces."""
+    return 3 * 2 ** ((packed[0] & 7) + 1) if packed and packed[0] & 0x80 else 0
 
 
 def is_playlist(head: bytes) -> bool:

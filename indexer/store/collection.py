@@ -17,6 +17,7 @@ from indexer.store.connection import Connection
 _WRITE_BATCH = 128
 _LEAST_NORM = 1e-6
 SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
+PARENT_KEY = f"{RECORD_KEY}.parent"
 SEARCH = models.SearchParams(hnsw_ef=128, quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
 """What the embedded index does unasked and a server on request: find twice as many by their quantized vectors, score
 those again with the originals, keep the best."""
@@ -178,6 +179,38 @@ class Collection:
             for record in records
         }
 
+    def parts(self, parent: str) -> list[Stored]:
+        """The frames or pages of a file, by the id of its first, which is among them."""
+        found: list[Stored] = []
+        offset: models.ExtendedPointId | None = None
+        while True:
+            records, offset = self._connection.call(
+                lambda client, offset=offset: client.scroll(  # type: ignore[misc]
+                    self.name, scroll_filter=_parts_of(parent), limit=_WRITE_BATCH, offset=offset, with_payload=True
+                )
+            )
+            found += map(_stored, records)
+            if offset is None:
+                return found
+
+    def delete_parts(self, parent: str) -> None:
+        """Remove all frames or pages of a file, by the id of its first."""
+        selector = models.FilterSelector(filter=_parts_of(parent))
+        self._connection.call(lambda client: client.delete(self.name, selector, wait=True))
+
+    def overwrite(self, items: Sequence[Stored]) -> None:
+        """Replace the records and the caller's fields of items that are there; their vectors stay."""
+        for at in range(0, len(items), _WRITE_BATCH):
+            operations: list[models.UpdateOperation] = [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(payload=to_payload(item.record, item.payload), points=[item.id])
+                )
+                for item in items[at : at + _WRITE_BATCH]
+            ]
+            self._connection.call(
+                lambda client, operations=operations: client.batch_update_points(self.name, operations, wait=True)  # type: ignore[misc]
+            )
+
     def set_payload(self, item_id: str, payload: dict[str, Any]) -> None:
         """Replace the caller's fields of an item; its record stays."""
         stored = self.get(item_id)
@@ -228,6 +261,10 @@ class Collection:
             record, payload = from_payload(point.payload or {})
             hits.append(Hit(str(point.id), record, payload, point.score))
         return hits
+
+
+def _parts_of(parent: str) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key=PARENT_KEY, match=models.MatchValue(value=parent))])
 
 
 def _stored(point: models.Record) -> Stored:

@@ -13,7 +13,7 @@ from indexer.edge.client import Attached, attach
 from indexer.errors import CollectionNotFound, InvalidRequest, ModelMismatch
 from indexer.items import RECORD_KEY, check_collection_name, now
 from indexer.settings import Settings
-from indexer.store.collection import SOURCE_KEY, Collection
+from indexer.store.collection import PARENT_KEY, SOURCE_KEY, Collection
 from indexer.store.connection import Connection
 from indexer.store.server import check_version, creation, warn_of_differences
 
@@ -21,6 +21,7 @@ _INDEXES: dict[str, models.PayloadFieldSchema] = {
     SOURCE_KEY: models.PayloadSchemaType.KEYWORD,
     f"{RECORD_KEY}.kind": models.PayloadSchemaType.KEYWORD,
     f"{RECORD_KEY}.sha256": models.PayloadSchemaType.KEYWORD,
+    PARENT_KEY: models.PayloadSchemaType.KEYWORD,
     f"{RECORD_KEY}.media_type": models.PayloadSchemaType.KEYWORD,
     f"{RECORD_KEY}.width": models.PayloadSchemaType.INTEGER,
     f"{RECORD_KEY}.height": models.PayloadSchemaType.INTEGER,

@@ -1,0 +1,49 @@
+"""What has to be embedded: items on their way from a source to the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexer.errors import CrosslensError
+from indexer.items import Record
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass
+class Task:
+    """An item that has to be embedded, or a file of several pictures, each of which is an item."""
+
+    id: str
+    record: Record
+    payload: dict[str, Any]
+    data: bytes | Path | None
+    """A file's content, by its path if it is large; None for texts, and for pictures that are decoded already."""
+    image: Image.Image | None = None
+    """A frame or page, RGB and upright."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What reading tells of a file: media_type, width, height, ..."""
+    replaces: list[tuple[str, str]] = field(default_factory=list)
+    """Items whose content was at one of these locations before, and that location."""
+    file: Task | None = None
+    """The file whose frame, page or caption it is. The file is what is counted; it stands under its first one's id."""
+    ends: bool = False
+    """Whether it is the last of its file."""
+    parts: int = 0
+    """Of a file: its frames or pages that are in the index."""
+    error: CrosslensError | None = None
+    """Of a file: why not all of them are."""
+
+    def described(self, record: Record) -> Record:
+        """The record with what reading told."""
+        return record.model_copy(update=self.details)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it holds until it is prepared."""
+        if self.image is not None:
+            return 3 * self.image.width * self.image.height
+        return len(self.data) if isinstance(self.data, bytes) else 0
