@@ -171,7 +171,8 @@ class Planner:
             if self._report.part is not None:
                 self._begun.add(task.record.locations[0].source)
             new.append(task)
-        self._write_known([item for item_id, item in known.items() if item != stored[item_id]])
+        if changed := [item for item_id, item in known.items() if item != stored[item_id]]:
+            self._write_known(changed)
         drop_locations(self._collection, [each for task in fresh if task.id in known for each in task.replaces])
         for task in new:
             yield from self._pictures(task, stored.get(task.id))

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from indexer.errors import MediaError
 from indexer.items import Kind, Location, Record, content_id, fragment, point_id
 from indexer.media.formats import SEQUENCE_TYPES, SNIFF_BYTES, is_animated, sniff
 from indexer.media.frames import Frame, Limits, frames
 from indexer.settings import Settings
-from indexer.store.collection import Collection
 from indexer.tasks import Task
+
+if TYPE_CHECKING:
+    from indexer.store.collection import Collection
 
 
 def sequence_type(data: bytes | Path, settings: Settings) -> str | None:
