@@ -69,21 +69,22 @@ class Candidate:
 def discover(
     sources: Sequence[str], *, report: Counts, beneath: Path | None = None, settings: Settings | None = None
 ) -> Iterator[Candidate | Failure]:
-    """Everything that the sources name: folders, files, globs, archives, tables, and `.txt` of captions.
+    """Everything that the sources name: folders, files, globs, URLs, archives, tables, and `.txt` of captions.
 
     `beneath` is a folder to leave out, Crosslens' own. All sources are looked up before the first is walked. Limits,
     columns and whether captions beside images are read are `settings`', by default those of the environment.
 
     Raises:
-        SourceNotFound: a path is not there, or a glob matches nothing.
+        SourceNotFound: a path is not there, a glob matches nothing, or a URL is of a kind that is not read.
         MissingExtra: a table's format needs an extra that is not installed.
     """
-    paths = [path for source in sources for path in _named(source)]
-    for path in paths:
-        check_extra(path)
+    named = [each for source in sources for each in _named(source)]
+    for each in named:
+        if isinstance(each, Path):
+            check_extra(each)
     own = _identity(beneath) if beneath is not None and beneath.exists() else None
     walk = _Walk(report, settings or Settings())
-    return walk.all(paths, own)
+    return walk.all(named, own)
 
 
 def source_of(path: Path) -> str:
@@ -118,7 +119,10 @@ def member_of(source: str) -> tuple[Path, str] | None:
     return None
 
 
-def _named(source: str) -> list[Path]:
+def _named(source: str) -> Sequence[Path | str]:
+    """The paths that a source names; a URL is given as it is."""
+    if is_url(source):
+        return [source]
     path = Path(source).expanduser()
     if os.path.lexists(path):
         return [path]
@@ -126,6 +130,8 @@ def _named(source: str) -> list[Path]:
         if matches := sorted(glob.iglob(str(path), recursive=True)):  # noqa: PTH207  Path.glob knows no absolute patterns
             return [Path(match) for match in matches]
         raise SourceNotFound(f"The pattern {source!r} matches nothing.")
+    if _SCHEME.match(source):
+        raise SourceNotFound(f"{source[:200]!r} is no URL of a kind that is read.", remedy="Name a http(s):// URL.")
     raise SourceNotFound(f"There is no {source!r}.")
 
 
@@ -137,10 +143,12 @@ class _Walk:
         self._settings = settings
         self._limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
 
-    def all(self, paths: list[Path], own: tuple[int, int] | None) -> Iterator[Candidate | Failure]:
-        """What these paths are, or what is below them; `own` is the folder to leave out."""
-        for path in paths:
-            if path.is_dir():
+    def all(self, named: Sequence[Path | str], own: tuple[int, int] | None) -> Iterator[Candidate | Failure]:
+        """What these paths and URLs are, or what is below them; `own` is the folder to leave out."""
+        for path in named:
+            if isinstance(path, str):
+                yield Candidate(path)
+            elif path.is_dir():
                 yield from self._folder(path, (own,) if own else ())
             elif path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
                 yield from self._rows(path)

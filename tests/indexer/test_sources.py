@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from indexer import planning
-from indexer.errors import MediaGone
+from indexer.errors import MediaGone, SourceNotFound
 from indexer.items import content_id, sha256_hex
 from indexer.media.archives import Reader
 from indexer.media.discover import Candidate, discover, path_of
@@ -42,7 +42,7 @@ def collection(settings: Settings, encoder: Encoder) -> Iterator[Collection]:
 
 @pytest.fixture
 def originals(settings: Settings) -> Originals:
-    return Originals(settings.uploads_folder, max_bytes=settings.max_bytes)
+    return Originals.of(settings)
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_planning_an_archive_takes_the_memory_of_one_part(collection, settings, 
     tracemalloc.start()
     for task in planner.plan(found):
         planned += 1
-        planner.forget([task])
+        planner.settle([(task, task.record)])
         task.data = b""
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -267,7 +267,7 @@ def test_fifty_thousand_members_go_through_planning_in_little_memory(collection,
     count = 0
     for task in planner.plan(found):
         count += 1
-        planner.forget([task])
+        planner.settle([(task, task.record)])
         collected[:] = [task]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -394,6 +394,18 @@ def test_urls_of_a_table_are_fetched_once(collection, encoder, settings, tmp_pat
     asked.clear()
     assert counts(run(collection, encoder, allowed, table)) == (0, 71, 1)
     assert asked == ["/no"]
+
+
+def test_a_url_is_a_source_of_its_own(collection, encoder, settings, tmp_path, server) -> None:
+    host, asked = server
+    allowed = settings.model_copy(update={"fetch_allow": host})
+    urls = [f"http://{host}/{n}.jpg" for n in range(3)]
+    assert counts(run(collection, encoder, allowed, *urls)) == (3, 0, 0)
+    assert stored_of(collection, photo(2)).record.locations[0].source == urls[2]
+    assert counts(run(collection, encoder, allowed, urls[2])) == (0, 1, 0)
+    assert sorted(asked) == ["/0.jpg", "/1.jpg", "/2.jpg"]
+    with pytest.raises(SourceNotFound, match="no URL of a kind"):
+        run(collection, encoder, allowed, "gopher://example.org/1.jpg")
 
 
 def test_all_at_once(collection, encoder, settings, tmp_path) -> None:
