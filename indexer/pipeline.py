@@ -23,6 +23,7 @@ from indexer.flow import batched, map_ahead, prefetch
 from indexer.items import Record, to_payload
 from indexer.media.decode import decode
 from indexer.media.discover import Candidate, discover
+from indexer.media.metadata import describe
 from indexer.models.devices import cpu_count
 from indexer.models.encoder import Encoder
 from indexer.models.preprocess import decode_target
@@ -144,6 +145,8 @@ class _Run:
                 target = decode_target(self._encoder.pixels)
                 decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
                 task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
+                if self._settings.metadata:
+                    task.said = describe(task.data, decoded.media_type)
                 return _Prepared(task, self._encoder.prepare(decoded))
             if task.image is not None:
                 return _Prepared(task, self._encoder.prepare(task.image))
@@ -199,7 +202,7 @@ class _Run:
                 self._fail(task, prepared.error or ModelError("The encoder gave no vector."))
                 continue
             written.append((task, record))
-            points.append(Point(task.id, vector, to_payload(task.described(record), task.payload)))
+            points.append(Point(task.id, vector, to_payload(task.described(record), task.whole_payload)))
         self._collection.upsert(points)
         self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
         self._settle([(task, record) for task, record in written if task.file is None])

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.errors import MediaError
 from indexer.items import Kind, Location, Record, content_id, fragment, point_id
+from indexer.media.containers import describe_pdf, describe_video
 from indexer.media.formats import SEQUENCE_TYPES, SNIFF_BYTES, is_animated, sniff
 from indexer.media.frames import Frame, Limits, frames
+from indexer.media.metadata import describe
 from indexer.settings import Settings
 from indexer.tasks import Task
 
@@ -53,6 +55,7 @@ def tasks_of(file: Task, collection: str, *, target: int | None, settings: Setti
     """
     assert file.data is not None  # noqa: S101
     given: Task | None = None
+    file.said = _said(file.data, file.record.media_type) if settings.metadata else {}
     try:
         for frame in frames(file.data, media_type=file.record.media_type, limits=Limits.of(settings), target=target):
             if given is not None:
@@ -67,6 +70,16 @@ def tasks_of(file: Task, collection: str, *, target: int | None, settings: Setti
     if given is not None:
         given.ends = True
         yield given
+
+
+def _said(data: bytes | Path, media_type: str) -> dict[str, Any]:
+    match SEQUENCE_TYPES.get(media_type):
+        case "video":
+            return describe_video(data)
+        case "document":
+            return describe_pdf(data)
+        case _:
+            return describe(data, media_type) if isinstance(data, bytes) else {}
 
 
 def rewrite_parts(
@@ -90,13 +103,15 @@ def _task(file: Task, frame: Frame, collection: str) -> Task:
     update = {**place, "kind": Kind.VIDEO if frame.page is None else Kind.PAGE, "parent": file.id, "text": frame.text}
     if frame.index == 0:
         file.details = update
-        return Task(file.id, file.record.model_copy(update=update), file.payload, None, frame.image, file=file)
+        return Task(
+            file.id, file.record.model_copy(update=update), file.payload, None, frame.image, said=file.said, file=file
+        )
     behind = fragment(frame.seconds, frame.page)
     name = f"{file.record.name}{behind}" if file.record.name is not None else None
     record = file.record.model_copy(
         update={**update, "locations": _behind(file.record.locations, behind), "name": name}
     )
-    return Task(_id(collection, record, behind), record, file.payload, None, frame.image, file=file)
+    return Task(_id(collection, record, behind), record, file.payload, None, frame.image, said=file.said, file=file)
 
 
 def _id(collection: str, record: Record, behind: str) -> str:

@@ -26,6 +26,8 @@ class Task:
     """A frame or page, RGB and upright."""
     details: dict[str, Any] = field(default_factory=dict)
     """What reading tells of a file: media_type, width, height, ..."""
+    said: dict[str, Any] = field(default_factory=dict)
+    """What the file says of itself: when and where it was taken, ...; the caller's payload overrules it."""
     replaces: list[tuple[str, str]] = field(default_factory=list)
     """Items whose content was at one of these locations before, and that location."""
     file: Task | None = None
@@ -40,6 +42,11 @@ class Task:
     def described(self, record: Record) -> Record:
         """The record with what reading told."""
         return record.model_copy(update=self.details)
+
+    @property
+    def whole_payload(self) -> dict[str, Any]:
+        """The fields to store: the file's own, and over them the caller's."""
+        return {**self.said, **self.payload}
 
     @property
     def held(self) -> int:

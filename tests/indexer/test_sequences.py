@@ -163,7 +163,7 @@ def test_a_payload_is_every_frames(collection, encoder, settings, folder) -> Non
     table.write_text('{"file": "clip.mp4", "payload": {"year": 2020}}\n')
     assert counts(run(collection, encoder, settings, table)) == (1, 0, 0, 0)
     parts = collection.parts(first_of(collection, folder / "clip.mp4"))
-    assert [part.payload for part in parts] == [{"tag": "sea", "year": 2020}] * 3
+    assert [part.payload for part in parts] == [{"duration": SECONDS, "tag": "sea", "year": 2020}] * 3
 
 
 def test_a_frame_that_cannot_be_embedded_leaves_its_file_to_be_tried_again(
@@ -213,3 +213,31 @@ def test_a_page_is_drawn_no_larger_than_is_needed(collection, encoder, settings,
     (folder / "poster.pdf").write_bytes(document(words("large"), box="0 0 5000 4000"))
     run(collection, encoder, settings, folder)
     assert max(sizes[0]) < 500
+
+
+def test_what_a_file_says_of_itself_is_in_the_payload_and_the_caller_overrules_it(
+    collection, encoder, settings, folder
+) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x010E] = "Canon", "EOS R5", "a lake"
+    exif.get_ifd(0x8769)[0x9003] = "2021:06:05 10:20:30"
+    for number, name in enumerate(("told.jpg", "said.jpg")):
+        noise(number).save(folder / name, exif=exif)
+    (folder / "told.txt").write_text("a pond")
+    (folder / "clip.mp4").write_bytes(film())
+    run(collection, encoder, settings, folder)
+    said = collection.get(first_of(collection, folder / "said.jpg")).payload
+    assert (said["camera"], said["taken_at"], said["year"]) == ("Canon EOS R5", "2021-06-05T10:20:30", 2021)
+    assert said["caption"] == "a lake"
+    assert collection.get(first_of(collection, folder / "told.jpg")).payload == {**said, "caption": "a pond"}
+    durations = [part.payload["duration"] for part in collection.parts(first_of(collection, folder / "clip.mp4"))]
+    assert durations == [SECONDS] * 3
+    assert counts(run(collection, encoder, settings, folder)) == (0, 3, 0, 0)
+
+
+def test_metadata_can_be_left_alone(collection, encoder, settings, folder) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Canon"
+    noise(1).save(folder / "photo.jpg", exif=exif)
+    run(collection, encoder, settings.model_copy(update={"metadata": False}), folder)
+    assert collection.get(first_of(collection, folder / "photo.jpg")).payload == {}
