@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import CrosslensError, ModelError
 from indexer.flow import batched, map_ahead, prefetch
-from indexer.items import Record, to_payload
+from indexer.items import Kind, Record, to_payload
 from indexer.media.decode import decode
 from indexer.media.discover import Candidate, discover
 from indexer.media.metadata import describe
@@ -32,7 +32,7 @@ from indexer.report import Failure, Report
 from indexer.sequences import rewrite_parts
 from indexer.settings import Settings
 from indexer.store.collection import Collection, Point
-from indexer.tasks import Task
+from indexer.tasks import Task, caption_task
 
 if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
@@ -160,11 +160,20 @@ class _Run:
     def _embed(self, batch: list[_Prepared]) -> list[tuple[_Prepared, Vectors | None]]:
         """The vectors of a batch, images and texts each in one run; None beside an error."""
         vectors: dict[int, Vectors] = {}
+        if self._settings.caption_items:
+            batch = [each for prepared in batch for each in (*self._captions(prepared), prepared)]
         images = [prepared for prepared in batch if prepared.pixels is not None]
         texts = [prepared for prepared in batch if prepared.pixels is None and prepared.error is None]
         self._embed_some(images, self._image_vectors, vectors)
         self._embed_some(texts, self._text_vectors, vectors)
         return [(prepared, vectors.get(id(prepared))) for prepared in batch]
+
+    def _captions(self, prepared: _Prepared) -> Iterator[_Prepared]:
+        """A picture's caption as an item of its own; of a file with many frames, once."""
+        task = prepared.task
+        is_first = task.file is None or task.id == task.file.id
+        if prepared.pixels is not None and is_first and (caption := caption_task(task)) is not None:
+            yield _Prepared(caption)
 
     def _embed_some(
         self, some: list[_Prepared], run: Callable[[list[_Prepared]], Vectors], vectors: dict[int, Vectors]
@@ -207,7 +216,7 @@ class _Run:
         self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
         self._settle([(task, record) for task, record in written if task.file is None])
         for task, _ in written:
-            if task.file is not None:
+            if task.file is not None and task.record.kind is not Kind.TEXT:
                 task.file.parts += 1
         for prepared, _ in batch:
             if prepared.task.ends and prepared.task.file is not None:

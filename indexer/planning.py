@@ -14,6 +14,7 @@ from indexer.flow import batched
 from indexer.items import Kind, Location, Record, content_id, now, point_id, sha256_hex
 from indexer.media.contents import Contents
 from indexer.media.discover import Candidate
+from indexer.media.payloads import CAPTION
 from indexer.report import Failure, Report
 from indexer.sequences import rewrite_parts, sequence_type, tasks_of
 from indexer.settings import Settings
@@ -163,9 +164,14 @@ class Planner:
             if self._joins_pending(task):  # its twin is earlier in this very group
                 continue
             before = known.get(task.id, stored.get(task.id))
-            if before is not None and before.record.sha256 == task.record.sha256 and before.record.whole:
+            if before is not None and self._is_same(task, before):
                 known[task.id] = self._note_known(task, before)
                 continue
+            if before is not None and before.record.sha256 == task.record.sha256:
+                task.record = _with_locations(before.record, task.record.locations).model_copy(
+                    update={"frames": None, "job": task.record.job}
+                )
+                task.payload = {**before.payload, **task.payload}
             with self._lock:
                 self._pending[task.id] = task
             if self._report.part is not None:
@@ -176,6 +182,13 @@ class Planner:
         drop_locations(self._collection, [each for task in fresh if task.id in known for each in task.replaces])
         for task in new:
             yield from self._pictures(task, stored.get(task.id))
+
+    def _is_same(self, task: Task, before: Stored) -> bool:
+        """Whether nothing is to be embedded again: all of the content is in, with the caption if that is an item."""
+        if before.record.sha256 != task.record.sha256 or not before.record.whole:
+            return False
+        caption = task.payload.get(CAPTION) if self._settings.caption_items else None
+        return caption is None or caption == before.payload.get(CAPTION)
 
     def _pictures(self, task: Task, before: Stored | None) -> Iterator[Task]:
         """The task itself, or those of a file's frames or pages."""

@@ -18,7 +18,7 @@ from indexer.media.formats import SEQUENCE_TYPES, SNIFF_BYTES, is_animated, snif
 from indexer.media.frames import Frame, Limits, frames
 from indexer.media.metadata import describe
 from indexer.settings import Settings
-from indexer.tasks import Task
+from indexer.tasks import CAPTION_FRAGMENT, Task
 
 if TYPE_CHECKING:
     from indexer.store.collection import Collection
@@ -88,7 +88,11 @@ def rewrite_parts(
     """Have all frames or pages of a file say that it lies at these places, and have this payload."""
     moved = []
     for part in collection.parts(file):
-        behind = "" if part.id == file else fragment(part.record.seconds, part.record.page)
+        behind = fragment(part.record.seconds, part.record.page)
+        if part.record.kind is Kind.TEXT:
+            behind = CAPTION_FRAGMENT
+        elif part.id == file:
+            behind = ""
         record = part.record.model_copy(update={"locations": _behind(locations, behind)})
         moved.append(replace(part, record=record, payload=part.payload if payload is None else payload))
     collection.overwrite(moved)

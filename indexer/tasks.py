@@ -1,4 +1,4 @@
-"""What has to be embedded: items on their way from a source to the index."""
+"""What has to be embedded: items on their way from a source to the index, and what goes with them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.errors import CrosslensError
-from indexer.items import Record
+from indexer.items import Kind, Record, content_id, sha256_hex
+from indexer.media.payloads import CAPTION
 
 if TYPE_CHECKING:
     from PIL import Image
+
+CAPTION_FRAGMENT = "#caption"
+"""What a caption's source has behind its picture's."""
 
 
 @dataclass
@@ -54,3 +58,26 @@ class Task:
         if self.image is not None:
             return 3 * self.image.width * self.image.height
         return len(self.data) if isinstance(self.data, bytes) else 0
+
+
+def caption_task(task: Task) -> Task | None:
+    """A picture's caption as an item beside it, which goes when the picture goes; None if it has none."""
+    payload = task.whole_payload
+    caption = payload.get(CAPTION)
+    if not isinstance(caption, str) or not caption.strip():
+        return None
+    place = task.record.locations[0]
+    record = Record(
+        kind=Kind.TEXT,
+        sha256=sha256_hex(caption.encode("utf-8", "replace")),
+        locations=[
+            place.model_copy(update={"source": place.source + CAPTION_FRAGMENT, "size": None, "mtime_ns": None})
+        ],
+        bytes=len(caption.encode("utf-8", "replace")),
+        media_type="text/plain",
+        text=caption,
+        parent=task.id,
+        added_at=task.record.added_at,
+        job=task.record.job,
+    )
+    return Task(content_id("caption", task.id), record, payload, None, file=task.file or task)

@@ -241,3 +241,38 @@ def test_metadata_can_be_left_alone(collection, encoder, settings, folder) -> No
     noise(1).save(folder / "photo.jpg", exif=exif)
     run(collection, encoder, settings.model_copy(update={"metadata": False}), folder)
     assert collection.get(first_of(collection, folder / "photo.jpg")).payload == {}
+
+
+def test_captions_are_items_of_their_own_if_asked_for(collection, encoder, settings, folder) -> None:
+    asked = settings.model_copy(update={"caption_items": True})
+    exif = Image.Exif()
+    exif[0x010E] = "a lake"
+    noise(1).save(folder / "said.jpg", exif=exif)
+    noise(2).save(folder / "told.png")
+    (folder / "told.txt").write_text("a red car")
+    (folder / "clip.mp4").write_bytes(film())
+    (folder / "clip.txt").write_text("not read: it goes with images alone")
+    assert counts(run(collection, encoder, asked, folder)) == (3, 0, 0, 3)
+    texts = {item.record.text: item for item in collection.scan() if item.record.kind == "text"}
+    assert texts.keys() == {"a lake", "a red car"}
+    told = first_of(collection, folder / "told.png")
+    caption = texts["a red car"]
+    assert (caption.record.parent, caption.record.locations[0].source) == (told, f"{folder / 'told.png'}#caption")
+    assert counts(run(collection, encoder, asked, folder)) == (0, 3, 0, 0)
+    (folder / "told.txt").write_text("a blue car")
+    assert counts(run(collection, encoder, asked, folder)) == (1, 2, 0, 0)
+    texts = {item.record.text for item in collection.scan() if item.record.kind == "text"}
+    assert texts == {"a lake", "a blue car"}
+    collection.delete([told])
+    assert collection.count() == 1 + 1 + 3
+
+
+def test_a_caption_of_a_video_is_one_item_and_no_frame(collection, encoder, settings, folder) -> None:
+    asked = settings.model_copy(update={"caption_items": True})
+    (folder / "clip.mp4").write_bytes(film())
+    table = folder / "items.jsonl"
+    table.write_text('{"file": "clip.mp4", "payload": {"caption": "a green field"}}\n')
+    assert counts(run(collection, encoder, asked, table)) == (1, 0, 0, 3)
+    assert collection.count() == 4
+    assert collection.get(first_of(collection, folder / "clip.mp4")).record.frames == 3
+    assert counts(run(collection, encoder, asked, table)) == (0, 1, 0, 0)
