@@ -71,6 +71,8 @@ class Record(BaseModel):
     width: int | None = None
     height: int | None = None
     """As seen, after EXIF orientation."""
+    pdq: str | None = None
+    """The picture's PDQ hash, 64 hex digits; None where it is too flat to have one that means anything."""
     text: str | None = None
     """A text item's text; of a page, what can be selected there."""
     parent: str | None = None

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import CrosslensError, ModelError
+from indexer.errors import CrosslensError, MediaStoreUnavailable, ModelError
 from indexer.flow import batched, map_ahead, prefetch
 from indexer.items import Kind, Record, to_payload
 from indexer.media.decode import decode
 from indexer.media.discover import Candidate, discover
 from indexer.media.metadata import describe
+from indexer.media.pdq import MIN_QUALITY, pdq
 from indexer.models.devices import cpu_count
 from indexer.models.encoder import Encoder
 from indexer.models.preprocess import decode_target
@@ -35,6 +36,8 @@ from indexer.store.collection import Collection, Point
 from indexer.tasks import Task, caption_task
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     Vectors = NDArray[np.float32]
 
 _BYTES_IN_FLIGHT = 256 * 2**20
@@ -145,17 +148,32 @@ class _Run:
                 target = decode_target(self._encoder.pixels)
                 decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
                 task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
+                task.details |= self._picture_hash(decoded.image)
                 if self._settings.metadata:
                     task.said = describe(task.data, decoded.media_type)
-                return _Prepared(task, self._encoder.prepare(decoded))
+                pixels = self._encoder.prepare(decoded)
+                # Before it is indexed: what is indexed is skipped the next time, and would never be copied.
+                self._planner.keep(task)
+                return _Prepared(task, pixels)
             if task.image is not None:
+                task.details = self._picture_hash(task.image)
+                if task.file is not None and task.id == task.file.id:
+                    task.file.details |= task.details
                 return _Prepared(task, self._encoder.prepare(task.image))
             return _Prepared(task)
+        except MediaStoreUnavailable:
+            raise
         except CrosslensError as error:
             return _Prepared(task, error=error)
         finally:
             self._budget.give_back(held)
             task.data = task.image = None
+
+    def _picture_hash(self, image: Image.Image) -> dict[str, str]:
+        if not self._settings.picture_hashes:
+            return {}
+        bits, quality = pdq(image)
+        return {"pdq": bits.hex()} if quality >= MIN_QUALITY else {}
 
     def _embed(self, batch: list[_Prepared]) -> list[tuple[_Prepared, Vectors | None]]:
         """The vectors of a batch, images and texts each in one run; None beside an error."""

@@ -14,6 +14,7 @@ from indexer.flow import batched
 from indexer.items import Kind, Location, Record, content_id, now, point_id, sha256_hex
 from indexer.media.contents import Contents
 from indexer.media.discover import Candidate
+from indexer.media.originals import UPLOAD, Originals
 from indexer.media.payloads import CAPTION
 from indexer.report import Failure, Report
 from indexer.sequences import rewrite_parts, sequence_type, tasks_of
@@ -44,6 +45,7 @@ class Planner:
         self._report = report
         self._settings = settings
         self._target = target
+        self._copies = Originals.of(settings) if settings.copy_originals else None
         self._lock = threading.RLock()
         self._pending: dict[str, Task] = {}
         self._begun: set[str] = set()
@@ -198,9 +200,21 @@ class Planner:
             yield task
             return
         try:
-            yield from tasks_of(task, self._collection.name, target=self._target, settings=self._settings)
+            yield from tasks_of(
+                task, self._collection.name, target=self._target, settings=self._settings, keep=self.keep
+            )
         except MediaError as error:
             self.fail(task, error)
+
+    def keep(self, task: Task) -> None:
+        """Copy a file that could be read into the media store, if that is asked for; an upload is there.
+
+        Raises:
+            MediaGone: the file is not the one that was hashed any more.
+            MediaStoreUnavailable: the store does not take it; nothing is indexed then.
+        """
+        if self._copies is not None and task.data and not task.record.locations[0].source.startswith(UPLOAD):
+            self._copies.keep(task.data, task.record.sha256)
 
     def _joins_pending(self, task: Task) -> bool:
         with self._lock:

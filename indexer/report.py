@@ -43,6 +43,8 @@ class Report:
     """Frames and pages that the indexed files gave; the files are what is counted as indexed."""
     passed_over: int = 0
     """Files in the folders that are no media, and were not taken for any."""
+    removed: int = 0
+    """Items that left the index because they are no longer at any of their places; a file's frames count as one."""
     failures: list[Failure] = field(default_factory=list)
     truncated: int = 0
     """Texts that were longer than the model reads."""
@@ -81,6 +83,7 @@ class Report:
             "failures": [failure.as_dict() for failure in self.failures],
             "frames": self.frames,
             "passed_over": self.passed_over,
+            "removed": self.removed,
             "interrupted": self.interrupted,
             "warnings": warnings,
             "seconds": round(self.seconds, 3),

@@ -6,7 +6,7 @@ its first one's record says how many there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,9 @@ def sequence_type(data: bytes | Path, settings: Settings) -> str | None:
             return None
 
 
-def tasks_of(file: Task, collection: str, *, target: int | None, settings: Settings) -> Iterator[Task]:
+def tasks_of(
+    file: Task, collection: str, *, target: int | None, settings: Settings, keep: Callable[[Task], None]
+) -> Iterator[Task]:
     """The frames or pages of a file as tasks, one at a time; the last one `ends` the file.
 
     An error is noted at the file, once its pictures before the damage were given. Where there is none to give, it is
@@ -60,6 +62,8 @@ def tasks_of(file: Task, collection: str, *, target: int | None, settings: Setti
         for frame in frames(file.data, media_type=file.record.media_type, limits=Limits.of(settings), target=target):
             if given is not None:
                 yield given
+            else:
+                keep(file)  # it can be read
             given = _task(file, frame, collection)
     except MediaError as error:
         if given is None:

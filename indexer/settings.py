@@ -1,13 +1,39 @@
 """What can be set, in one place: every setting is an environment variable `CROSSLENS_<NAME>`."""
 
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MAX_ARCHIVE_BYTES = 256 * 2**30
 MAX_ARCHIVE_MEMBERS = 1_000_000
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
+
+def _entries(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _origins(text: str) -> str:
+    for entry in _entries(text):
+        if entry != "*" and not _ORIGIN.fullmatch(entry):
+            raise ValueError(f"{entry!r} is no origin as browsers send it, such as https://example.org:8443")
+    return text
+
+
+def _networks(text: str) -> str:
+    for entry in _entries(text):
+        ip_network(entry)
+    return text
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -58,6 +84,13 @@ class Settings(BaseSettings):
     video_frames: int = Field(200, gt=0, description="Frames of a video at most, spread evenly over a long one.")
     animation_frames: int = Field(16, gt=0, description="Frames of an animation at most, spread evenly.")
     pdf_pages: int = Field(500, gt=0, description="Pages of a PDF at most, from the first.")
+    metadata: bool = Field(
+        True, description="Put what files say of themselves (EXIF, IPTC, XMP: time, camera, place) into the payload."
+    )
+    picture_hashes: bool = Field(
+        True, description="Keep a hash (PDQ) of each picture, by which copies of it are found."
+    )
+    caption_items: bool = Field(False, description="Index the captions of pictures as texts of their own, too.")
     sidecars: bool = Field(True, description="Read captions (.txt) and fields (.json) beside images in folders.")
     table_file: str | None = Field(None, description="The column of paths or URLs in tables; unset, by usual names.")
     table_caption: str | None = Field(None, description="The column of captions in tables; unset, by usual names.")
@@ -68,6 +101,15 @@ class Settings(BaseSettings):
         description="Private hosts that URLs may name: host names, host:port and networks (10.0.0.0/8), with commas.",
     )
     fetch_deadline: float = Field(60.0, gt=0, description="Seconds that fetching one URL may take.")
+
+    media_url: str | None = Field(
+        None,
+        description="Where uploads, copies and thumbnails live: a folder, s3://, gs://, az://; unset, in `data`.",
+    )
+    copy_originals: bool = Field(False, description="Keep a copy of every original that is indexed, not uploads alone.")
+    thumbnail_bytes: int = Field(
+        2**30, ge=0, description="Bytes of thumbnails in a store that is a folder; those not seen for longest go first."
+    )
 
     device: str = Field("auto", description="Where models run: auto, cpu, cuda, cuda:1, ..., several with commas.")
     gpu_memory: int | None = Field(None, gt=0, description="Bytes of GPU memory for a model; unset, what it takes.")
@@ -82,12 +124,44 @@ class Settings(BaseSettings):
     worker_seconds: float = Field(15.0, gt=0, description="A worker that said nothing for so long is dead.")
     quarantine_after: int = Field(3, gt=0, description="Workers that an item may kill while alone in work.")
 
+    admin_key: SecretStr | None = Field(None, description="A key for everything, besides those made: for containers.")
+    admin_key_file: Path | None = Field(None, description="A file that holds it: a mounted secret.")
+    key_rate: float = Field(50.0, gt=0, allow_inf_nan=False, description="Requests a second of a key, in the long run.")
+    key_burst: int = Field(100, gt=0, description="Requests of a key at once.")
+    key_requests_per_day: int | None = Field(None, gt=0, description="Requests of a key in a day (UTC); unset, any.")
+    key_bytes_per_day: int | None = Field(None, gt=0, description="Bytes that a key uploads in a day; unset, any.")
+    key_items_per_day: int | None = Field(None, gt=0, description="Items that a key hands in in a day; unset, any.")
+    address_rate: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="Requests a second without a key from an address, in the long run."
+    )
+    address_burst: int = Field(50, gt=0, description="Requests without a key from an address at once.")
+    address_failures: int = Field(10, gt=0, description="Wrong keys from an address in a minute.")
+    metrics_access: Literal["nobody", "local", "anybody"] = Field(
+        "local", description="Who reads /metrics without a key: nobody, this machine, or anybody."
+    )
+    cors_origins: Origins = Field("", description="Origins of other sites' pages that may ask, with commas; or *.")
+    trusted_proxies: Networks = Field(
+        "", description="Networks of proxies whose X-Forwarded-For is believed, with commas; keys are demanded then."
+    )
+    behind_tls: bool = Field(False, description="A proxy before the API speaks TLS: browsers are told to insist on it.")
+    audit_days: int = Field(90, gt=0, description="Days for which the audit log is kept.")
+
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     @property
     def fetch_allowed(self) -> tuple[str, ...]:
         """The entries of `fetch_allow`."""
         return tuple(entry.strip() for entry in self.fetch_allow.split(",") if entry.strip())
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The entries of `cors_origins`."""
+        return _entries(self.cors_origins)
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The entries of `trusted_proxies`."""
+        return tuple(ip_network(entry) for entry in _entries(self.trusted_proxies))
 
     @property
     def has_queue(self) -> bool:
@@ -98,6 +172,11 @@ class Settings(BaseSettings):
     def index_folder(self) -> Path:
         """Where the embedded index lives."""
         return self.data / "index"
+
+    @property
+    def media_folder(self) -> Path | None:
+        """The media store, if it is a folder that was chosen."""
+        return Path(self.media_url) if self.media_url is not None and "://" not in self.media_url else None
 
     @property
     def uploads_folder(self) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from indexer.errors import CrosslensError, EmptyFile, MediaError, TooLarge
@@ -49,8 +51,53 @@ def ingest_uploads(
     """Store and index uploads; an outcome each, in order. They can be searched when this returns.
 
     Raises:
-        IndexUnavailable: the index went away; sending the same again is safe.
+        IndexUnavailable, MediaStoreUnavailable: the index or the media store went away; sending the same again is safe.
     """
+    with tempfile.TemporaryDirectory(prefix="crosslens-") as folder:
+        return _ingested(uploads, collection, encoder, _Shelf(originals, Path(folder), settings), settings)
+
+
+class _Shelf:
+    """Puts uploads into the media store, and tells where the pipeline reads them: it need not fetch what is here."""
+
+    def __init__(self, originals: Originals, folder: Path, settings: Settings) -> None:
+        self._originals = originals
+        self._folder = folder
+        self._max_bytes = settings.max_bytes
+        self._new: set[str] = set()
+
+    def candidate(self, upload: Upload) -> Candidate:
+        """What the pipeline takes; a file is in the store then.
+
+        Raises:
+            EmptyFile, TooLarge: as the names say.
+        """
+        if isinstance(upload.content, str):
+            source = UPLOAD + sha256_hex(_bytes(upload))
+            return Candidate(source, text=upload.content, payload=upload.payload, id=upload.id)
+        if not upload.content:
+            raise EmptyFile("The file is empty.")
+        if len(upload.content) > self._max_bytes:
+            raise TooLarge(f"The file has more than {self._max_bytes:,} bytes.")
+        sha256 = sha256_hex(upload.content)
+        if self._originals.keep(upload.content, sha256):
+            self._new.add(sha256)
+        source = UPLOAD + sha256
+        path = self._originals.path_of(source)
+        if path is None:
+            path = self._folder / sha256
+            path.write_bytes(upload.content)
+        return Candidate(source, path, payload=upload.payload, id=upload.id)
+
+    def discard(self, failed: Iterable[str], collection: Collection) -> None:
+        """Remove the uploads of these sources, if no frame of them is in. What was there before may be another's."""
+        hashes = self._new & {source.removeprefix(UPLOAD) for source in failed}
+        self._originals.discard(hashes - collection.holding(sorted(hashes)))
+
+
+def _ingested(
+    uploads: Sequence[Upload], collection: Collection, encoder: Encoder, shelf: _Shelf, settings: Settings
+) -> list[Outcome]:
     ids = [_id(collection, upload) for upload in uploads]
     known = collection.get_many(list(dict.fromkeys(ids)))
     errors: dict[int, CrosslensError] = {}
@@ -58,7 +105,7 @@ def ingest_uploads(
     sources: dict[int, str] = {}
     for place, upload in enumerate(uploads):
         try:
-            candidate = _candidate(upload, originals, settings)
+            candidate = shelf.candidate(upload)
         except MediaError as error:
             errors[place] = error
             continue
@@ -67,8 +114,7 @@ def ingest_uploads(
     report = Report(collection=collection.name, model=encoder.name)
     ingest_found(candidates, collection=collection, encoder=encoder, settings=settings, report=report)
     failed = {failure.source: failure for failure in report.failures}
-    for source in failed.keys() - collection.by_sources(list(failed)).keys():
-        originals.discard(source)
+    shelf.discard(failed, collection)
     for place, source in sources.items():
         if source in failed:
             errors[place] = failed[source].error
@@ -76,18 +122,6 @@ def ingest_uploads(
         Outcome(upload.label, upload.id or ids[place], ids[place] not in known, errors.get(place))
         for place, upload in enumerate(uploads)
     ]
-
-
-def _candidate(upload: Upload, originals: Originals, settings: Settings) -> Candidate:
-    if isinstance(upload.content, str):
-        source = UPLOAD + sha256_hex(_bytes(upload))
-        return Candidate(source, text=upload.content, payload=upload.payload, id=upload.id)
-    if not upload.content:
-        raise EmptyFile("The file is empty.")
-    if len(upload.content) > settings.max_bytes:
-        raise TooLarge(f"The file has more than {settings.max_bytes:,} bytes.")
-    source = originals.put(upload.content)
-    return Candidate(source, originals.path_of(source), payload=upload.payload, id=upload.id)
 
 
 def _id(collection: Collection, upload: Upload) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from urllib.parse import urlsplit
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
+from flask_cors import CORS
 
 from indexer.settings import Settings
-from search_api import collections, health, items, jobs, metrics, problems, search
-from search_api.loopback import is_loopback
+from search_api import classify, collections, health, items, jobs, metrics, problems, search
+from search_api.access import routes as access
+from search_api.access.guard import Guard
+from search_api.access.keys import without_secrets
 from search_api.services import Services
 
 _log = structlog.get_logger("api")
@@ -25,15 +27,28 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
 
+_INSIST_ON_TLS = {"Strict-Transport-Security": "max-age=31536000"}
+"""Said behind a proxy that speaks TLS alone: on loopback it would lock out every other service of this machine."""
 
-def create_app(settings: Settings, services: Services | None = None) -> Flask:
+_EXPOSED = ["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id"]
+"""What pages of the origins that may ask may read of an answer, beside its body."""
+
+
+def create_app(
+    settings: Settings, services: Services | None = None, *, public: bool = False, guard: Guard | None = None
+) -> Flask:
     """The HTTP API of one data folder.
 
-    Nothing is opened before the first request that needs it; `services` can be shared or prepared by the caller.
-    The caller closes them.
+    Nothing is opened before the first request that needs it; `services` and `guard` can be shared or prepared by the
+    caller, who closes the services. `public`: other machines reach it, so that keys are demanded whether there are any.
+
+    Raises:
+        UndeclaredRoute: nobody said what a route needs (`access.needs`).
+        InvalidRequest: the admin key that the environment brings will not do.
     """
     app = Flask("search_api", static_folder=None)
     app.config.update(
@@ -47,12 +62,15 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
 
     problems.register(app)
     app.before_request(_begin)
-    app.before_request(_refuse_foreign_hosts)
-    app.before_request(_refuse_foreign_pages)
     app.after_request(_finish)
     metrics.register(app, services)
-    for module in (collections, items, search, jobs, health):
+    for module in (collections, items, search, classify, jobs, health, access):
         app.register_blueprint(module.blueprint)
+    (guard or Guard(settings, public=public)).register(app)
+    if settings.allowed_origins:
+        # Never with credentials: keys come in a header, which pages have to set themselves.
+        CORS(app, origins=list(settings.allowed_origins), expose_headers=_EXPOSED, max_age=600)
+    app.extensions["crosslens.headers"] = _HEADERS | (_INSIST_ON_TLS if settings.behind_tls else {})
     return app
 
 
@@ -61,29 +79,8 @@ def _begin() -> None:
     g.request_id = uuid.uuid4().hex[:16]
 
 
-def _refuse_foreign_hosts() -> None:
-    """Stop DNS rebinding: a page whose name was made to resolve to this machine still sends its own name."""
-    try:
-        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    except ValueError:
-        host = ""
-    if not is_loopback(host):
-        raise problems.Refused("The Host header names another machine than this one.")
-
-
-def _refuse_foreign_pages() -> None:
-    """Stop other sites' pages from writing: a form upload needs no permission of the server's, only a browser."""
-    if request.method in {"GET", "HEAD", "OPTIONS"}:
-        return
-    origin = request.headers.get("Origin")
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"} or (
-        origin is not None and origin != request.host_url.rstrip("/")
-    ):
-        raise problems.Refused("The request comes from a page of another site.")
-
-
 def _finish(response: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in current_app.extensions["crosslens.headers"].items():
         response.headers.setdefault(name, value)
     request_id = g.get("request_id", "-")
     response.headers["X-Request-Id"] = request_id
@@ -91,7 +88,7 @@ def _finish(response: Response) -> Response:
         "request",
         id=request_id,
         method=request.method,
-        path=request.path,
+        path=without_secrets(request.path),
         status=response.status_code,
         ms=round((time.perf_counter() - g.get("started", time.perf_counter())) * 1000, 2),
     )

@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.errors import MediaError
+from indexer.errors import MediaError, MediaStoreUnavailable
 from indexer.items import Kind, Record
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
-    from search_api.engine import SearchAnswer
+    from search_api.results import SearchAnswer
 
 THUMBNAIL_SIZE = 320
 """Pixels of the longest side."""
@@ -57,15 +57,14 @@ class _Card:
 
 def stored_thumbnails(settings: Settings) -> Callable[[Record], bytes | None]:
     """Makes the thumbnail of an item's original; None where that is gone."""
-    from indexer.media.originals import Originals  # noqa: PLC0415
-    from indexer.media.thumbnails import thumbnail  # noqa: PLC0415
+    from indexer.media.thumbnails import Thumbnails  # noqa: PLC0415
 
-    originals = Originals(settings.uploads_folder, max_bytes=settings.max_bytes)
+    thumbnails = Thumbnails.of(settings)
 
     def make(record: Record) -> bytes | None:
         try:
-            return thumbnail(originals.read(record), THUMBNAIL_SIZE, settings.max_pixels)
-        except MediaError:
+            return thumbnails.make(record, THUMBNAIL_SIZE)
+        except (MediaError, MediaStoreUnavailable):
             return None
 
     return make
@@ -106,12 +105,12 @@ def write_contact_sheet(
 
 
 def _cards(answer: SearchAnswer, thumbnail: Callable[[Record], bytes | None]) -> list[_Card]:
-    best = max((result.score for result in answer.results), default=0.0)
+    best = max((result.score or 0.0 for result in answer.results), default=0.0)
     return [
         _Card(
             rank=rank,
-            score=result.score,
-            share=max(0, min(100, round(100 * result.score / best))) if best > 0 else 0,
+            score=result.score or 0.0,
+            share=max(0, min(100, round(100 * (result.score or 0.0) / best))) if best > 0 else 0,
             name=_shown(Path(result.source).name) or "",
             source=_shown(result.source) or "",
             text=_shown(result.record.text),

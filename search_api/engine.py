@@ -1,134 +1,47 @@
-"""The search engine: from a request to ranked answers, without a word of HTTP.
-
-A query is the weighted sum of its terms' unit vectors, normalised again. It is answered only by a collection in whose
-vector space it was made: another model's fingerprint is refused.
-"""
+"""The search engine: composes a query, ranks what is near it, and turns its pages."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound, ModelMismatch
-from indexer.items import Kind, Modality, Record, point_id
-from search_api.filters import no_texts, of_kind, parse_filter
+from indexer.errors import BrokerUnavailable, InvalidRequest, ModelMismatch
+from indexer.items import Kind, Modality
+from indexer.store.points import Place
+from search_api.background import Background
+from search_api.composing import Embedded, compose, embed
+from search_api.distinct import Distinct, value_of
+from search_api.filters import no_texts, of_kind, once_a_file, parse_filter
+from search_api.lane import Lane, Ranked
+from search_api.pages import Cursor, Pages
+from search_api.relevance import Relevance
+from search_api.request import FILE, MAX_DEPTH, SearchRequest
+from search_api.results import SearchAnswer, SearchResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
     from qdrant_client.models import Filter
 
-    from indexer.media.decode import Decoded
-    from indexer.models.encoder import TextEmbeddings
-    from indexer.models.manifest import Manifest, PixelRecipe
-    from indexer.store.collection import Collection, Hit
-    from search_api.request import SearchRequest, Term
+    from indexer.models.manifest import Calibration
+    from indexer.store.collection import Collection
+    from indexer.store.points import Stored
+    from search_api.encoding import QueryEncoder
 
-
-class QueryEncoder(Protocol):
-    """What the engine needs of an encoder; `indexer.models.encoder.Encoder` is one."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the vector space."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the bundle."""
-
-    @property
-    def pixels(self) -> PixelRecipe:
-        """How images are prepared."""
-
-    @property
-    def devices(self) -> dict[str, str]:
-        """Where its towers run."""
-
-    def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Unit vectors, float32 (n, D), and which texts were cut."""
-
-    def encode_images(self, images: Sequence[Image.Image | Decoded]) -> NDArray[np.float32]:
-        """Unit vectors, float32 (n, D)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """One item found.
-
-    `score` is the cosine with the query; `relevance` the probability that a person would call it a match, where the
-    model's bundle is calibrated for this direction, else None.
-    """
-
-    id: str
-    """The name that the caller gave the item, else its UUID."""
-    score: float
-    relevance: float | None
-    record: Record
-    payload: dict[str, Any]
-
-    @property
-    def source(self) -> str:
-        """Where the item was first seen."""
-        return self.record.locations[0].source
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it is answered in JSON.
-
-        `text` is there for texts and pages that have one; `seconds`, `page` and `parent` for frames and pages.
-        """
-        answer = {
-            "id": self.id,
-            "score": round(self.score, 6),
-            "relevance": None if self.relevance is None else round(self.relevance, 4),
-            "kind": self.record.kind.value,
-            "source": self.source,
-            "payload": self.payload,
-        }
-        more = {name: getattr(self.record, name) for name in ("text", "seconds", "page", "parent")}
-        return answer | {name: value for name, value in more.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
-    """What a search found, best first, and how."""
-
-    results: list[SearchResult]
-    took_ms: float
-    """Inside the engine: embedding and index."""
-    model: str
-    devices: dict[str, str] = field(default_factory=dict)
-    """Where the model's towers run, those that are open."""
-    warnings: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it is answered in JSON."""
-        return {
-            "results": [result.as_dict() for result in self.results],
-            "took_ms": round(self.took_ms, 2),
-            "model": self.model,
-            "devices": self.devices,
-            "warnings": self.warnings,
-            "cursor": None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    vector: NDArray[np.float32]
-    modality: Modality | None
-    """What all of its terms are made of; None for a mixture or a bare vector."""
-    exclude: tuple[str, ...]
-    warnings: list[str]
+_CHUNK = 200
+"""Results that are ranked at once when a reader turns pages."""
+_DEEP = f"Only the first {MAX_DEPTH:,} results can be reached: narrow the search with a filter."
 
 
 class SearchEngine:
     """Searches one collection with the encoder that filled it.
+
+    `pages` keeps ranked lists for cursors; without it there are none. `fetch` gives the bytes behind an image's URL;
+    without it URLs are refused. A `background` is kept by whoever makes engines often.
 
     Usage:
         engine = SearchEngine(encoder, collection, max_pixels=settings.max_pixels)
@@ -138,7 +51,16 @@ class SearchEngine:
         ModelMismatch: the encoder's vector space is not the collection's.
     """
 
-    def __init__(self, encoder: QueryEncoder, collection: Collection, *, max_pixels: int) -> None:
+    def __init__(
+        self,
+        encoder: QueryEncoder,
+        collection: Collection,
+        *,
+        max_pixels: int,
+        pages: Pages | None = None,
+        fetch: Callable[[str], bytes] | None = None,
+        background: Background | None = None,
+    ) -> None:
         if encoder.fingerprint != collection.fingerprint:
             raise ModelMismatch(
                 f"The collection {collection.name!r} was made with {collection.model!r} "
@@ -147,128 +69,326 @@ class SearchEngine:
         self._encoder = encoder
         self._collection = collection
         self._max_pixels = max_pixels
+        self._pages = pages
+        self._fetch = fetch
+        self.background = background or make_background(encoder, collection)
+        self._relevance = Relevance(encoder.manifest, _fitted(collection), self.background, collection.count)
+
+    def is_of(self, collection: Collection) -> bool:
+        """Whether it searches this very collection: one of the same name may have taken its place."""
+        return self._collection.metadata == collection.metadata and self._collection.name == collection.name
 
     def search(self, request: SearchRequest) -> SearchAnswer:
         """Answer a request.
 
         Raises:
             InvalidRequest: the filter is none, or the terms cancel each other out.
+            InvalidCursor: it was not given out here, or its life is over.
             InvalidVector: a vector term of another dimension, or without length.
             ItemNotFound: an item term names nothing in the collection.
-            MediaError: an image term that cannot be decoded.
+            MediaError: an image term that cannot be fetched or decoded.
             IndexUnavailable: the index does not answer.
         """
-        started = time.perf_counter()
-        among = parse_filter(request.filter)
-        query = self._compose(request.query)
-        if request.kind is not None:
-            hits = self._hits(query, request.limit, of_kind(request.kind, among))
-        else:
-            hits = self._both_kinds(query, request.limit, among)
-        return SearchAnswer(
-            results=[self._result(hit, query.modality) for hit in hits],
-            took_ms=(time.perf_counter() - started) * 1000,
-            model=self._collection.model,
-            devices=self._encoder.devices,
-            warnings=query.warnings,
-        )
+        if request.cursor is not None:
+            return self._next_page(request.cursor, request.limit)
+        if not request.terms:
+            return self._walk(request, None)
+        return self.search_many([request])[0]
 
-    def _compose(self, terms: Sequence[Term]) -> _Query:
-        """The weighted sum of the terms; texts and images are each embedded in one run."""
-        vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(terms)
-        modalities: set[Modality | None] = set()
-        warnings: list[str] = []
+    def search_many(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+        """Answer several requests with queries; all texts are embedded in one run, and the index is asked at once.
 
-        texts = [(place, term.text) for place, term in enumerate(terms) if term.text is not None]
-        if texts:
-            modalities.add("text")
-            embedded = self._encoder.encode_texts([text for _, text in texts])
-            for (place, text), vector, cut in zip(texts, embedded.vectors, embedded.truncated, strict=True):
-                vectors[place] = vector
-                if cut:
-                    warnings.append(f"{_shortened(text)!r} is longer than the model reads: its end was cut off.")
+        Raises:
+            InvalidRequest: one has a cursor, or no query; or as `search`.
+        """
+        if any(request.cursor is not None or not request.terms for request in requests):
+            raise InvalidRequest("searches: each needs a query; pages are turned one by one.")
+        clock = _Clock()
+        embedded = self._embed(requests)
+        clock.lap("encode")
+        rankings = [self._ranking(request, each) for request, each in zip(requests, embedded, strict=True)]
+        _rank(self._collection, rankings)
+        clock.lap("search")
+        return [self._first_page(ranking, clock) for ranking in rankings]
 
-        images = [(place, term.image) for place, term in enumerate(terms) if term.image is not None]
-        if images:
-            modalities.add("image")
-            decoded = [self._decode(data) for _, data in images]
-            for (place, _), vector in zip(images, self._encoder.encode_images(decoded), strict=True):
-                vectors[place] = vector
+    def _embed(self, requests: Sequence[SearchRequest]) -> list[Embedded]:
+        terms = [term for request in requests for term in request.terms]
+        whole = embed(terms, encoder=self._encoder, collection=self._collection, read_image=self._of_image)
+        return whole.split([len(request.terms) for request in requests])
 
-        for place, term in enumerate(terms):
-            if term.item is not None:
-                vectors[place], kind = self._item(term.item)
-                modalities.add(kind.modality)
-            elif term.vector is not None:
-                vectors[place] = self._checked(term.vector)
-                modalities.add(None)
-
-        total = np.sum([term.weight * vector for term, vector in zip(terms, vectors, strict=True)], axis=0)
-        length = float(np.linalg.norm(total))
-        if length < 1e-6:
-            raise InvalidRequest(
-                "query: the terms cancel each other out.", remedy="Change a weight, or leave a term out.", field="query"
-            )
-        alone = terms[0].item if len(terms) == 1 else None
-        return _Query(
-            vector=(total / length).astype(np.float32),
-            modality=modalities.pop() if len(modalities) == 1 else None,
-            exclude=(point_id(self._collection.name, alone),) if alone is not None else (),
-            warnings=warnings,
-        )
-
-    def _decode(self, data: bytes) -> Decoded:
+    def _of_image(self, image: bytes | str) -> NDArray[np.float32]:
         from indexer.media.decode import decode  # noqa: PLC0415  a text search never loads an image library
         from indexer.models.preprocess import decode_target  # noqa: PLC0415
 
-        return decode(data, target=decode_target(self._encoder.pixels), max_pixels=self._max_pixels)
+        if isinstance(image, str):
+            if self._fetch is None:
+                raise InvalidRequest("query: images by URL are not fetched here.", remedy="Send the image itself.")
+            image = self._fetch(image)
+        decoded = decode(image, target=decode_target(self._encoder.pixels), max_pixels=self._max_pixels)
+        vectors = self._encoder.encode_images([decoded])
+        return np.asarray(vectors[0])
 
-    def _item(self, name: str) -> tuple[NDArray[np.float32], Kind]:
-        item_id = point_id(self._collection.name, name)
-        stored = self._collection.get(item_id)
-        if stored is None:
-            raise ItemNotFound(f"The collection {self._collection.name!r} has no item {name!r}.")
-        return self._collection.vector(item_id), stored.record.kind
-
-    def _checked(self, values: list[float]) -> NDArray[np.float32]:
-        """A caller's vector as a unit vector; the division comes before float32 can overflow."""
-        if len(values) != self._collection.dimension:
-            raise InvalidVector(
-                f"The vector has {len(values)} values; {self._collection.model!r} has {self._collection.dimension}."
+    def _ranking(
+        self, request: SearchRequest, embedded: Embedded, *, seen: Sequence[Stored] = (), listed: Sequence[str] = ()
+    ) -> _Ranking:
+        """What has to be ranked for a request, behind what is listed already; `seen` is what is left of that."""
+        among = parse_filter(request.filter, self._collection.fields)
+        kinds: dict[Modality, Filter] = (
+            {request.kind.modality: of_kind(request.kind, among)}
+            if request.kind is not None
+            else {"image": no_texts(among), "text": of_kind(Kind.TEXT, among)}
+        )
+        lanes = [
+            Lane(
+                request,
+                compose(embedded, toward, self.background),
+                collection=self._collection,
+                toward=toward,
+                among=of_these,
+                exclude=[*embedded.exclude, *listed],
+                relevance=self._relevance,
             )
-        vector = np.asarray(values, dtype=np.float64)
-        length = float(np.linalg.norm(vector))
-        if not math.isfinite(length) or length < 1e-12:
-            raise InvalidVector("The vector has no length that could be normalised.")
-        return (vector / length).astype(np.float32)
+            for toward, of_these in kinds.items()
+        ]
+        distinct = Distinct(request)
+        for item in seen:
+            distinct.takes(item)
+        if request.order_by is not None:
+            wanted = MAX_DEPTH
+        else:
+            wanted = _CHUNK if listed else request.limit + 1  # the one more tells whether there is a next page
+        return _Ranking(request, embedded, lanes, distinct, wanted)
 
-    def _hits(self, query: _Query, limit: int, among: Filter | None) -> list[Hit]:
-        return self._collection.search(query.vector, limit, filter=among, exclude_ids=query.exclude)
+    def _first_page(self, ranking: _Ranking, clock: _Clock) -> SearchAnswer:
+        request, ranked = ranking.request, ranking.ranked
+        page = ranked[: request.limit]
+        members = ranking.members(page)
+        cursor, warnings = None, ranking.embedded.warnings
+        if self._pages is not None and len(ranked) > request.limit:
+            try:
+                frozen = {**ranking.frozen(), "rows": [_row(each) for each in ranked]}
+                cursor = self._pages.sign(Cursor(self._pages.begin(self._collection.name, frozen), request.limit))
+            except BrokerUnavailable:
+                warnings.append("Pages cannot be turned now: their store does not answer.")
+        results = [
+            _result(each.hit, _row(each), [_result(hit, {"score": hit.score}) for hit in members.get(each.hit.id, [])])
+            for each in page
+        ]
+        clock.lap("rank")
+        origins = {
+            f"{term.modality or 'vector'}_to_{lane.toward}": self._relevance.origin(term, lane.toward)
+            for lane in ranking.lanes
+            for term in lane.query.terms
+            if term.weight > 0 and any(each.hit.record.kind.modality == lane.toward for each in page)
+        }
+        return self._answer(results, clock, warnings=warnings, cursor=cursor, exact=request.exact, origins=origins)
 
-    def _both_kinds(self, query: _Query, limit: int, among: Filter | None) -> list[Hit]:
-        """The best pictures and the best texts by turns; one kind alone when the other has nothing."""
-        pictures = self._hits(query, limit, no_texts(among))
-        texts = self._hits(query, limit, of_kind(Kind.TEXT, among))
-        turns = itertools.chain.from_iterable(itertools.zip_longest(pictures, texts))
-        return [hit for hit in turns if hit is not None][:limit]
-
-    def _result(self, hit: Hit, asked_with: Modality | None) -> SearchResult:
-        return SearchResult(
-            id=hit.record.name or hit.id,
-            score=hit.score,
-            relevance=self._relevance(hit.score, asked_with, hit.record.kind),
-            record=hit.record,
-            payload=hit.payload,
+    def _next_page(self, text: str, limit: int) -> SearchAnswer:
+        if self._pages is None:
+            raise InvalidRequest("cursor: there are no cursors here.")
+        clock = _Clock()
+        cursor = self._pages.read(text)
+        parts = self._pages.parts(cursor.list, self._collection.name)
+        request = SearchRequest.model_validate({**parts[0]["request"], "limit": limit})
+        if "after" in parts[0]:
+            return self._walk(request, parts[0]["after"])
+        rows = [row for part in parts for row in part["rows"]]
+        ended = request.order_by is not None or not parts[-1]["rows"]
+        found: list[SearchResult] = []
+        offset = cursor.offset
+        while True:
+            some = rows[offset : offset + limit - len(found)]
+            there = self._collection.get_many([row["id"] for row in some])
+            found += [_result(there[row["id"]], row) for row in some if row["id"] in there]
+            offset += len(some)
+            if len(found) < limit and offset < len(rows):
+                continue  # some were removed meanwhile
+            if offset < len(rows) or ended or len(rows) >= MAX_DEPTH:
+                break
+            part = self._pages.extend(cursor.list, len(parts), {"rows": self._behind(request, parts[0], rows)})
+            parts.append(part)
+            rows += part["rows"]
+            ended = not part["rows"]
+        deeper = offset < len(rows)
+        clock.lap("search")
+        return self._answer(
+            found,
+            clock,
+            warnings=[_DEEP] if not deeper and not ended else [],
+            cursor=self._pages.sign(Cursor(cursor.list, offset)) if deeper else None,
+            exact=request.exact,
         )
 
-    def _relevance(self, score: float, asked_with: Modality | None, found: Kind) -> float | None:
-        if asked_with is None:
-            return None
-        calibration = self._encoder.manifest.calibration.get(f"{asked_with}_to_{found.modality}")  # type: ignore[call-overload]
-        if calibration is None:
-            return None
-        return 1 / (1 + math.exp(-(calibration.scale * score + calibration.bias)))
+    def _behind(
+        self, request: SearchRequest, first: dict[str, Any], rows: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What is to be listed behind these rows."""
+        listed = [row["id"] for row in rows]
+        distinct = Distinct(request)
+        seen = list(self._collection.get_many(listed).values())
+        if distinct.needs_vectors:
+            vectors = self._collection.vectors(listed)
+            seen = [type(item)(item.id, item.record, item.payload, vector=vectors.get(item.id)) for item in seen]
+        embedded = self._embed([request])[0]
+        embedded.also_exclude = tuple(first["exclude"])
+        ranking = self._ranking(request, embedded, seen=seen, listed=listed)
+        _rank(self._collection, [ranking])
+        return [_row(each) for each in ranking.ranked[: MAX_DEPTH - len(rows)]]
+
+    def _walk(self, request: SearchRequest, after: Any) -> SearchAnswer:
+        """The items that pass the filter, in the order of a field, or of their ids."""
+        clock = _Clock()
+        among = parse_filter(request.filter, self._collection.fields)
+        if request.kind is not None:
+            among = of_kind(request.kind, among)
+        if request.group_by == FILE:
+            among = once_a_file(among)
+        place: Place | str | None
+        if request.order_by is None:
+            items, place = self._collection.scroll(request.limit, filter=among, after=after)
+        else:
+            items, place = self._collection.scroll_ordered(
+                request.order_by.removeprefix("-"),
+                request.limit,
+                descending=request.order_by.startswith("-"),
+                filter=among,
+                after=None if after is None else Place(*after),
+            )
+        cursor = None
+        if place is not None and self._pages is not None:
+            dumped = request.model_dump(mode="json", exclude={"cursor"}, exclude_unset=True)
+            cursor = self._pages.sign(
+                Cursor(self._pages.begin(self._collection.name, {"request": dumped, "after": place}), 0)
+            )
+        clock.lap("search")
+        return self._answer([_result(item, {}) for item in items], clock, cursor=cursor, exact=True)
+
+    def _answer(
+        self,
+        results: list[SearchResult],
+        clock: _Clock,
+        *,
+        cursor: str | None,
+        exact: bool,
+        warnings: Sequence[str] = (),
+        origins: dict[str, Any] | None = None,
+    ) -> SearchAnswer:
+        return SearchAnswer(
+            results=results,
+            took_ms=clock.total,
+            model=self._collection.model,
+            fingerprint=self._collection.fingerprint,
+            exact=exact,
+            devices=self._encoder.devices,
+            stages=dict(clock.laps),
+            relevance_from=origins or {},
+            warnings=list(warnings),
+            cursor=cursor,
+        )
 
 
-def _shortened(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def make_background(encoder: QueryEncoder, collection: Collection) -> Background:
+    """The background of a collection, taken from its own items and its encoder's texts."""
+
+    def sample(modality: Modality, count: int) -> NDArray[np.float32]:
+        among = of_kind(Kind.TEXT) if modality == "text" else no_texts()
+        items, _ = collection.scroll(count, filter=among, with_vectors=True)
+        vectors = [item.vector for item in items if item.vector is not None]
+        return np.stack(vectors) if vectors else np.empty((0, collection.dimension), np.float32)
+
+    return Background(sample, lambda texts: encoder.encode_texts(texts).vectors)
+
+
+@dataclass(slots=True)
+class _Ranking:
+    """A request on its way to a ranked list."""
+
+    request: SearchRequest
+    embedded: Embedded
+    lanes: list[Lane]
+    distinct: Distinct
+    wanted: int
+    ranked: list[Ranked] | Any = ()
+
+    def frozen(self) -> dict[str, Any]:
+        """What was asked, as it can be asked again: images and items by their vectors."""
+        dumped = self.request.model_dump(
+            mode="json", exclude={"query", "like", "dislike", "cursor"}, exclude_unset=True
+        )
+        return {"request": {**dumped, "query": self.embedded.frozen()}, "exclude": self.embedded.exclude}
+
+    def members(self, page: Sequence[Ranked]) -> dict[str, list[Any]]:
+        """The members of the page's groups by their leaders' ids."""
+        found: dict[str, list[Any]] = {}
+        for lane in self.lanes:
+            found |= lane.members([each for each in page if each.hit.record.kind.modality == lane.toward])
+        return found
+
+
+def _rank(collection: Collection, rankings: Sequence[_Ranking]) -> None:
+    """Rank all, each lane's first search in one round trip with the others'."""
+    lanes = [(ranking, lane) for ranking in rankings for lane in ranking.lanes]
+    firsts = collection.search_many([lane.first(ranking.wanted, ranking.distinct) for ranking, lane in lanes])
+    taken: dict[int, list[list[Ranked]]] = {}
+    for (ranking, lane), hits in zip(lanes, firsts, strict=True):
+        taken.setdefault(id(ranking), []).append(lane.take(ranking.wanted, ranking.distinct, hits))
+    for ranking in rankings:
+        # The best pictures and the best texts by turns; one kind alone when the other has nothing.
+        turns = chain.from_iterable(zip_longest(*taken[id(ranking)]))
+        ranking.ranked = [each for each in turns if each is not None]
+        if (order := ranking.request.order_by) is not None:
+            ranking.ranked = _ordered(ranking.ranked, order)
+
+
+def _ordered(ranked: list[Ranked], order_by: str) -> list[Ranked]:
+    """By a field of the payload; those without a value come last."""
+    field = order_by.removeprefix("-")
+    values = [(value_of(each.hit, field), each) for each in ranked]
+    having = [(value, each) for value, each in values if value is not None]
+    having.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]), reverse=order_by.startswith("-"))
+    return [each for _, each in having] + [each for value, each in values if value is None]
+
+
+class _Clock:
+    """Milliseconds of stages."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self.laps[stage] = (now - self._last) * 1000
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        """From the beginning to the last stage's end."""
+        return (self._last - self._started) * 1000
+
+
+def _row(ranked: Ranked) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": ranked.hit.id, "score": ranked.hit.score, "relevance": ranked.relevance}
+    return row if ranked.explanation is None else {**row, "explain": ranked.explanation}
+
+
+def _result(item: Stored, row: dict[str, Any], members: Sequence[SearchResult] = ()) -> SearchResult:
+    return SearchResult(
+        id=item.record.name or item.id,
+        score=row.get("score"),
+        relevance=row.get("relevance"),
+        record=item.record,
+        payload=item.payload,
+        explanation=row.get("explain"),
+        members=list(members),
+    )
+
+
+def _fitted(collection: Collection) -> dict[str, Calibration]:
+    stored = collection.metadata.get("calibration")
+    if not stored:
+        return {}
+    from indexer.models.manifest import Calibration  # noqa: PLC0415
+
+    return {direction: Calibration.model_validate(each) for direction, each in stored.items()}

@@ -1,28 +1,34 @@
-"""Filters: Qdrant's own language, checked with qdrant-client's own models."""
+"""Filters: Qdrant's own language, checked with qdrant-client's own models, or the short form for people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from indexer.items import RECORD_KEY, Kind
 from search_api.request import invalid_request
+from search_api.short_filters import parse_short
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 
-def parse_filter(body: dict[str, Any] | None) -> Filter | None:
-    """The filter of a request, if it has one.
+def parse_filter(body: dict[str, Any] | str | None, types: Mapping[str, str]) -> Filter | None:
+    """The filter of a request, if it has one: in Qdrant's language, or in the short form.
+
+    `types` are those of the collection's declared fields.
 
     Raises:
         InvalidRequest: naming the field that is wrong.
     """
-    if body is None:
+    if body is None or body == "":
         return None
     from qdrant_client.http.models import Filter  # noqa: PLC0415  half a second that a search without filter saves
 
+    if isinstance(body, str):
+        body = parse_short(body, types)
     try:
         return Filter.model_validate(body)
     except ValidationError as error:
@@ -42,3 +48,12 @@ def no_texts(among: Filter | None = None) -> Filter:
     from qdrant_client.http.models import Filter  # noqa: PLC0415
 
     return Filter(must=among, must_not=of_kind(Kind.TEXT).must)
+
+
+def once_a_file(among: Filter | None = None) -> Filter:
+    """Of a video's frames and a PDF's pages the first, which stands for the file; and all other items."""
+    from qdrant_client.http.models import Filter, IsEmptyCondition, PayloadField  # noqa: PLC0415
+
+    single = IsEmptyCondition(is_empty=PayloadField(key=f"{RECORD_KEY}.parent"))
+    later = IsEmptyCondition(is_empty=PayloadField(key=f"{RECORD_KEY}.frames"))
+    return Filter(must=among, should=[single, Filter(must_not=[later])])

@@ -26,6 +26,8 @@ def readyz() -> Response:
     parts = {"model": _tried(services().check_model), "index": _tried(services().check_index)}
     if services().settings.has_queue:
         parts["queue"] = _tried(services().check_queue)
+    if services().settings.media_url is not None:
+        parts["media"] = _tried(services().check_media)
     parts["model"]["devices"] = services().devices()
     if all(part["ok"] for part in parts.values()):
         return jsonify({"status": "ready", "parts": parts})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from flask import Blueprint, Response, jsonify, request, send_file
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from indexer.errors import InvalidRequest, ItemNotFound, NotAnImage, ReservedPayloadKey
 from indexer.items import RECORD_KEY, Kind, Record, check_collection_name, point_id
-from indexer.media.formats import PILLOW_FORMATS
+from indexer.media.formats import PILLOW_FORMATS, SEQUENCE_TYPES
 from indexer.uploads import Upload
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
 from search_api.request import Text
@@ -21,8 +22,12 @@ blueprint = Blueprint("items", __name__, url_prefix="/v1/collections/<name>/item
 MAX_ITEMS = 1000
 """Items in one request."""
 
-_INLINE = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/avif"})
-"""What a browser may show in place: pictures alone, none of which can hold a script."""
+_INLINE = frozenset(
+    {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/avif", "video/mp4", "video/webm"}
+)
+"""What a browser may show in place: pictures and videos, none of which can hold a script, as a PDF can."""
+
+_VIDEO_POLICY = "default-src 'none'; media-src 'self'; frame-ancestors 'none'; sandbox"
 
 Payload = dict[str, Any]
 
@@ -97,49 +102,63 @@ def patch_item(name: str, item: str) -> Response:
 
 @blueprint.delete("/<item>")
 def delete_item(name: str, item: str) -> tuple[str, int]:
-    """Remove an item, and what was uploaded for it alone. A photo that was ingested from a folder stays there."""
+    """Remove an item, and what was stored for it alone. A photo that was ingested from a folder stays there.
+
+    The first frame or page of a file stands for the file: the others go with it. Any other goes alone.
+    """
     record, _, item_id = _found(name, item)
-    services().collection(name).delete([item_id])
-    services().discard_uploads(record)
+    services().delete_item(name, item_id, record)
     return "", 204
 
 
 @blueprint.get("/<item>/media")
 def media(name: str, item: str) -> Response:
-    """The original's bytes, proven by their hash; pictures are shown in place, anything else is saved as a file."""
+    """The original's bytes, proven by their hash, or a range of them; of a frame or page, the whole file's.
+
+    Pictures and videos are shown in place, anything else is saved as a file.
+    """
     record, _, item_id = _found(name, item)
     if record.kind is Kind.TEXT:
-        data, media_type = (record.text or "").encode(), "text/plain; charset=utf-8"
-    else:
-        data, media_type = services().originals.read(record), record.media_type
+        return _media((record.text or "").encode(), "text/plain; charset=utf-8", record, item_id)
+    known = record.media_type in PILLOW_FORMATS or record.media_type in SEQUENCE_TYPES
+    with services().originals.open(record) as content:
+        # A file is opened here and read as it is sent, even when its name has gone with the context.
+        return _media(content, record.media_type if known else "application/octet-stream", record, item_id)
+
+
+def _media(content: bytes | Path, media_type: str, record: Record, item_id: str) -> Response:
     response = send_file(
-        io.BytesIO(data),
-        mimetype=media_type if record.kind is Kind.TEXT or media_type in PILLOW_FORMATS else "application/octet-stream",
+        io.BytesIO(content) if isinstance(content, bytes) else content.absolute(),
+        mimetype=media_type,
         etag=record.sha256,
         conditional=True,
         as_attachment=media_type not in _INLINE,
         download_name=item_id,
     )
     response.headers["Cache-Control"] = "private, no-cache"
+    if media_type.startswith("video/"):
+        # Browsers put a video that is opened by itself into a page of theirs, which asks for it once more.
+        response.headers["Content-Security-Policy"] = _VIDEO_POLICY
     return response
 
 
 @blueprint.get("/<item>/thumbnail")
 def thumbnail(name: str, item: str) -> Response:
-    """A WebP of the picture, `size` pixels on its longest side (16 to 1024, default 256)."""
+    """A WebP of the picture, or of the frame or page.
+
+    `size` is the pixels of its longest side (16 to 1024, default 256), rounded up to 128, 256, 512 or 1024. A picture
+    that is smaller stays as it is.
+    """
     size = request.args.get("size", "256")
     if not size.isascii() or not size.isdigit() or not 16 <= int(size[:6]) <= 1024:
         raise InvalidRequest("size: must be a number of pixels from 16 to 1024.", field="size")
     record, _, item_id = _found(name, item)
     if record.kind is Kind.TEXT:
         raise NotAnImage(f"The item {item!r} is a text.", remedy="Its text is in the item itself.")
-    from indexer.media.thumbnails import thumbnail as make_thumbnail  # noqa: PLC0415
-
-    webp = make_thumbnail(services().originals.read(record), int(size), services().settings.max_pixels)
     response = send_file(
-        io.BytesIO(webp),
+        io.BytesIO(services().thumbnails.get(record, int(size))),
         mimetype="image/webp",
-        etag=f"{record.sha256}-{int(size)}",
+        etag=f"{record.sha256}-{size}",
         conditional=True,
         download_name=f"{item_id}.webp",
     )

@@ -36,7 +36,7 @@ class NewJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: Source | Annotated[list[Source], Field(min_length=1, max_length=_MOST)]
-    """Folders, files, globs and text files, on the machines where workers run."""
+    """Folders, files, globs and text files, on the machines where workers run; uploads as `upload:<sha256>`."""
 
 
 @blueprint.post("/collections/<name>/ingest")

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,20 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexer.errors import InvalidRequest
-from indexer.items import Kind
+from indexer.items import Kind, Modality
+from indexer.models.templates import PLACE, SETS, is_template
 
 MAX_TERMS = 16
 MAX_LIMIT = 100
+MAX_DEPTH = 1000
+"""Results of one query that can be reached by turning pages."""
+MAX_SEARCHES = 100
+"""Searches in one request."""
+FILE = "crosslens.parent"
+"""The field that frames of one video and pages of one document share."""
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.ASCII)
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_FIELD = re.compile(r"[^\s\[\].]+(\.[^\s\[\].]+)*")
 
 
 def _encodable(text: str) -> str:
@@ -36,8 +45,10 @@ def _encodable(text: str) -> str:
 
 
 def _image_bytes(value: Any, info: ValidationInfo) -> Any:
-    """The image behind a string: an uploaded part of that name, a data URL, or plain base64."""
+    """The image behind a string: an uploaded part of that name, a data URL, or plain base64; a URL stays one."""
     if not isinstance(value, str):
+        return value
+    if _URL.match(value):
         return value
     parts: dict[str, bytes] = (info.context or {}).get("parts", {})
     if value in parts:
@@ -46,10 +57,26 @@ def _image_bytes(value: Any, info: ValidationInfo) -> Any:
     try:
         return base64.b64decode(value[match.end() :] if match else value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError("is neither the name of an uploaded part nor base64 nor a base64 data URL") from error
+        raise ValueError("is no name of an uploaded part, no http(s) URL, and no base64 or data URL") from error
+
+
+def _template(value: str) -> str:
+    if not is_template(value):
+        raise ValueError(f"is none of {', '.join(SETS)}, and no prompt with one {PLACE}")
+    return value
+
+
+def _field(value: str) -> str:
+    if not _FIELD.fullmatch(value):
+        raise ValueError("is no name of a field; those of nested fields are joined by dots")
+    return value
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+
+Id = Annotated[Text, Field(min_length=1, max_length=512)]
+FieldName = Annotated[Text, Field(min_length=1, max_length=256), AfterValidator(_field)]
 
 
 class Term(BaseModel):
@@ -61,12 +88,16 @@ class Term(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
-    image: Annotated[bytes, BeforeValidator(_image_bytes), Field(min_length=1)] | None = None
-    """The file's bytes."""
-    item: Annotated[Text, Field(min_length=1, max_length=512)] | None = None
+    template: Annotated[Text, Field(max_length=1000), AfterValidator(_template)] | None = None
+    """Of a text: a set of prompts by its name, or one prompt with `{}` in the text's place."""
+    image: Annotated[bytes | Text, BeforeValidator(_image_bytes), Field(min_length=1)] | None = None
+    """The file's bytes, or the URL to fetch it from."""
+    item: Id | None = None
     """The id of an item of the collection: the search begins from that item's own vector."""
     vector: Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)] | None = None
     """A vector in the space of the collection's model; normalised here."""
+    modality: Modality | None = None
+    """Of a vector: what was embedded; it is then weighed as such beside other terms."""
     weight: Annotated[FiniteFloat, Field(ge=-1000, le=1000)] = 1.0
 
     @model_validator(mode="after")
@@ -74,6 +105,10 @@ class Term(BaseModel):
         given = [name for name in ("text", "image", "item", "vector") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of text, image, item and vector, not {' and '.join(given) or 'none'}")
+        if self.template is not None and self.text is None:
+            raise ValueError("has a template, which is for texts")
+        if self.modality is not None and self.vector is None:
+            raise ValueError("has a modality, which is for vectors; others have their own")
         if self.weight == 0:
             raise ValueError("has a weight of 0; leave the term out instead")
         return self
@@ -82,18 +117,67 @@ class Term(BaseModel):
 class SearchRequest(BaseModel):
     """A search: what to look for, among what, and how much of it to give.
 
-    `kind` names what to find, images or texts. Unset, both are found, and in a collection that holds both they take
-    turns, the best image first: a query's cosine with a text and with an image are on different scales (texts are
-    nearer to texts than any photo is), so one list sorted by cosine would show every text before any photo.
+    `kind` names what to find. Unset, everything is found, and in a collection that holds both pictures and texts they
+    take turns, the best picture first: a query's cosine with a text and with a picture are on different scales (texts
+    are nearer to texts than any photo is), so one list sorted by cosine would show every text before any photo.
+
+    Without `query`, `like` and `dislike` it is a walk through the collection, in the order of `order_by` if that is
+    given. With `cursor` it is the next page of the search that gave the cursor.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    query: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
-    filter: dict[str, Any] | None = None
-    """In Qdrant's filter language, over the caller's fields and `crosslens.*`."""
+    query: Annotated[list[Term], Field(max_length=MAX_TERMS)] = []
+    like: Annotated[list[Id], Field(max_length=MAX_TERMS)] = []
+    """Items to look for the like of: their average counts as one term."""
+    dislike: Annotated[list[Id], Field(max_length=MAX_TERMS)] = []
+    """Items to lead away from, likewise."""
+    filter: dict[str, Any] | Text | None = None
+    """Over the caller's fields and `crosslens.*`: in Qdrant's filter language, or in the short form
+    `tag:beach year>=2020 -kind:video`."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     kind: Kind | None = None
+    cursor: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    order_by: Annotated[Text, Field(min_length=1, max_length=257)] | None = None
+    """A declared field, `-` before it for descending order. With a query: the order of those of the best
+    `MAX_DEPTH` that are relevant enough."""
+    diversity: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    """How much results should differ from one another: 0 is the plain order, 1 looks for nothing else."""
+    collapse: Annotated[list[Literal["bytes", "picture", "alike"]], Field(max_length=3)] = []
+    """What counts as the same and is given once: the same bytes, the same picture (PDQ), or one that looks alike."""
+    group_by: FieldName | None = FILE
+    """A field of which each value is given `group_size` times: by default one frame of a video, one page of a PDF."""
+    group_size: Annotated[int, Field(ge=1, le=10)] = 1
+    min_relevance: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    """Results less probable than that are left out; none may be left."""
+    explain: bool = False
+    """Say of each result what each term had in it."""
+    exact: bool = False
+    """Compare with every item instead of going through the index's graph."""
+
+    @property
+    def terms(self) -> list[Term]:
+        """All terms, with those of likes and dislikes."""
+        toward = (2.0 if self.dislike else 1.0) / max(1, len(self.like))
+        away = -1.0 / max(1, len(self.dislike))
+        liked = [Term(item=item, weight=toward) for item in self.like]
+        return [*self.query, *liked, *(Term(item=item, weight=away) for item in self.dislike)]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        asked = bool(self.query or self.like)
+        if len(self.query) + len(self.like) + len(self.dislike) > MAX_TERMS:
+            raise ValueError(f"has more than {MAX_TERMS} terms with its likes and dislikes")
+        if self.dislike and not asked:
+            raise ValueError("has dislikes alone; say what to look for, too")
+        if self.cursor is not None:
+            if extra := self.model_fields_set - {"cursor", "limit"}:
+                raise ValueError(f"has a cursor, which knows what was asked: leave out {', '.join(sorted(extra))}")
+        elif not asked:
+            needing = {"diversity", "collapse", "min_relevance", "explain", "exact", "group_size"}
+            if extra := self.model_fields_set & needing:
+                raise ValueError(f"has {', '.join(sorted(extra))}, which a search without a query cannot have")
+        return self
 
     @classmethod
     def parse(cls, body: Any, parts: dict[str, bytes] | None = None) -> Self:

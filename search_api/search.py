@@ -1,14 +1,26 @@
-"""`POST /v1/collections/{c}/search`: by text, image, item, vector, or a weighted sum of them."""
+"""`POST /v1/collections/{c}/search`: by text, image, item, vector, or a weighted sum of them; one search or many."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from flask import Blueprint, Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.errors import InvalidRequest
 from indexer.items import check_collection_name
-from search_api.bodies import form_files, form_json, is_form, json_body
-from search_api.request import SearchRequest
+from search_api.bodies import form_files, form_json, is_form, json_body, validated
+from search_api.request import MAX_SEARCHES, SearchRequest
 from search_api.services import services
+
+
+class Searches(BaseModel):
+    """Several searches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    searches: Annotated[list[SearchRequest], Field(min_length=1, max_length=MAX_SEARCHES)]
+
 
 blueprint = Blueprint("search", __name__, url_prefix="/v1/collections/<name>/search")
 
@@ -22,6 +34,17 @@ def search(name: str) -> Response:
     """
     engine = services().engine(check_collection_name(name))
     return jsonify(engine.search(_from_form() if is_form() else SearchRequest.parse(json_body())).as_dict())
+
+
+@blueprint.post("/batch")
+def search_batch(name: str) -> Response:
+    """Answer several searches, `{"searches": [...]}`: their texts are embedded in one run, the index is asked at once.
+
+    One that is wrong refuses all.
+    """
+    engine = services().engine(check_collection_name(name))
+    requests = validated(Searches, json_body()).searches
+    return jsonify({"answers": [answer.as_dict() for answer in engine.search_many(requests)]})
 
 
 def _from_form() -> SearchRequest:

@@ -19,6 +19,7 @@ import structlog
 from indexer.lifeline import follow_parent
 from indexer.logs import configure_logging
 from indexer.settings import Settings
+from search_api.loopback import is_loopback
 
 THREADS = 8
 """Requests in work at a time. More than cores, since some wait for the index; few, since each may hold an upload."""
@@ -49,12 +50,15 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     import waitress  # noqa: PLC0415  after the signal handlers, which must be there first
     from waitress import wasyncore  # noqa: PLC0415
 
+    from search_api.access.gate import gated_channel  # noqa: PLC0415
+    from search_api.access.guard import Guard  # noqa: PLC0415
     from search_api.app import create_app  # noqa: PLC0415
     from search_api.services import Services  # noqa: PLC0415
 
     services = Services(settings)
     sockets: dict[int, Any] = {}
-    app = create_app(settings, services)
+    guard = Guard(settings, public=not is_loopback(str(listener.getsockname()[0])))
+    app = create_app(settings, services, guard=guard)
     server = waitress.create_server(
         app,
         map=sockets,
@@ -63,8 +67,10 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
         ident=None,
         # Beyond this the body is not even read; below it the app says in JSON what it takes.
         max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
-        clear_untrusted_proxy_headers=True,
+        # They are looked at, and believed of trusted proxies alone (`access.peers`).
+        clear_untrusted_proxy_headers=False,
     )
+    server.channel_class = gated_channel(guard.lets_in)
     threading.Thread(target=services.warm, name="warm", daemon=True).start()
     try:
         while not stopping.is_set():

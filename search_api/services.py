@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,8 @@ import structlog
 from flask import current_app
 
 from indexer.errors import CollectionNotFound, ModelError, VectorIndexError
+from indexer.flow import batched
+from indexer.items import Kind
 from indexer.settings import Settings
 from search_api.batched import BatchedEncoder
 from search_api.engine import SearchEngine
@@ -20,16 +23,21 @@ from search_api.engine import SearchEngine
 if TYPE_CHECKING:
     from indexer.items import Record
     from indexer.media.originals import Originals
+    from indexer.media.thumbnails import Thumbnails
     from indexer.models.encoder import Encoder
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
+    from search_api.pages import Pages
     from workers.submit import Queue
 
 _log = structlog.get_logger("api")
 
 SESSION_THREADS = 1
 """Per run: requests run beside each other, and one that takes every core makes all others wait."""
+
+_DISCARD_BATCH = 500
+"""Items whose originals are removed at a time."""
 
 ENGINE_SECONDS = 2.0
 """How long a collection's metadata is believed without asking the index: saves a round trip a search."""
@@ -68,10 +76,23 @@ class Services:
 
     @cached_property
     def originals(self) -> Originals:
-        """The store of uploaded files."""
+        """The store of uploads and copies, and whatever reads originals.
+
+        Raises:
+            UsageError, MissingExtra: `media_url` is none that can be used here.
+        """
         from indexer.media.originals import Originals  # noqa: PLC0415
 
-        return Originals(self.settings.uploads_folder, max_bytes=self.settings.max_bytes)
+        originals = Originals.of(self.settings)
+        self._open.callback(originals.close)
+        return originals
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """The items' thumbnails, in the same store."""
+        from indexer.media.thumbnails import Thumbnails  # noqa: PLC0415
+
+        return Thumbnails(self.originals, self.settings)
 
     @cached_property
     def queue(self) -> Queue:
@@ -143,13 +164,29 @@ class Services:
         """
         return self.store.get(name)
 
-    def discard_uploads(self, record: Record) -> None:
-        """Remove the uploads of an item that was removed, unless an item of another collection has the same."""
-        from indexer.media.originals import UPLOAD  # noqa: PLC0415
+    def delete_item(self, name: str, item_id: str, record: Record) -> None:
+        """Remove an item, its thumbnails, and its upload or copy unless another item has the same content.
 
-        for source in [each.source for each in record.locations if each.source.startswith(UPLOAD)]:
-            if not any(collection.by_sources([source]) for collection in self.store.list()):
-                self.originals.discard(source)
+        The first frame or page of a file stands for the file, and takes the others with it.
+
+        Raises:
+            MediaStoreUnavailable: the media store is away; asked again, it goes on.
+        """
+        collection = self.collection(name)
+        is_file = record.parent == item_id
+        records = [record, *(part.record for part in collection.parts(item_id))] if is_file else [record]
+        self.thumbnails.discard(records)  # before the item: where the store is away, it is still there to be removed
+        if is_file:
+            collection.delete_parts(item_id)
+        collection.delete([item_id])
+        if record.kind is not Kind.TEXT:
+            self._discard({record.sha256})
+
+    def _discard(self, hashes: set[str]) -> None:
+        """Remove uploads and copies that no item has any more."""
+        for collection in self.store.list():
+            hashes -= collection.holding(sorted(hashes))
+        self.originals.discard(hashes)
 
     def ready_collection(self, name: str) -> Collection:
         """A collection to upload into; made for the default model if there is none."""
@@ -165,9 +202,43 @@ class Services:
             until, engine = self._engines.get(name, (0.0, None))
             if engine is None or until < now:
                 collection = self.collection(name)
-                engine = SearchEngine(self.encoder_of(collection), collection, max_pixels=self.settings.max_pixels)
+                before = engine.background if engine is not None and engine.is_of(collection) else None
+                engine = SearchEngine(
+                    self.encoder_of(collection),
+                    collection,
+                    max_pixels=self.settings.max_pixels,
+                    pages=self.pages,
+                    fetch=self.fetch,
+                    background=before,
+                )
                 self._engines[name] = (now + ENGINE_SECONDS, engine)
             return engine
+
+    @cached_property
+    def pages(self) -> Pages:
+        """Ranked lists whose pages are turned: in the queue's Redis where there is one, else in this process."""
+        from search_api.pages import MemoryShelf, Pages  # noqa: PLC0415
+
+        if not self.settings.has_queue:
+            return Pages(MemoryShelf())
+        from search_api.shared_pages import RedisShelf  # noqa: PLC0415
+        from workers.runtime import connect  # noqa: PLC0415
+
+        return Pages(RedisShelf(self.settings, connect(self.settings, tries=1)))
+
+    def fetch(self, url: str) -> bytes:
+        """What is behind a URL that a caller named.
+
+        Raises:
+            MediaError: it may not be fetched, or cannot be.
+        """
+        from indexer.media.fetch import Fetcher  # noqa: PLC0415
+
+        settings = self.settings
+        with Fetcher(
+            max_bytes=settings.max_bytes, allow=settings.fetch_allowed, deadline=settings.fetch_deadline
+        ) as fetcher:
+            return fetcher.fetch(url).data
 
     def create(self, name: str, model: str | None = None) -> tuple[Collection, bool]:
         """A collection for a bundle's vectors (the default bundle's when unset), and whether it was made just now.
@@ -187,14 +258,31 @@ class Services:
         return collection, made
 
     def delete(self, name: str) -> None:
-        """Remove a collection.
+        """Remove a collection, its thumbnails, and the uploads and copies that no other collection's item has.
 
         Raises:
             CollectionNotFound: there is none of that name.
+            MediaStoreUnavailable: the media store is away; asked again, it goes on if the collection is still there.
         """
-        with self._lock:
-            self.store.delete(name)
-            self._engines.pop(name, None)
+        # On disk, since a collection may have millions; and noted before it goes, since afterwards nobody knows them.
+        with tempfile.TemporaryFile("w+", encoding="ascii") as noted:
+            for hashes in self._forgotten(self.collection(name)):
+                noted.writelines(f"{sha256}\n" for sha256 in hashes)
+            with self._lock:
+                self.store.delete(name)
+                self._engines.pop(name, None)
+            noted.seek(0)
+            for some in batched(noted, _DISCARD_BATCH):
+                self._discard({line.strip() for line in some})
+
+    def _forgotten(self, collection: Collection) -> Iterator[set[str]]:
+        """The hashes of a collection's originals, some at a time, once their thumbnails were removed."""
+        if self.originals.is_empty():
+            return
+        for ids in collection.ids(_DISCARD_BATCH):
+            records = [item.record for item in collection.get_many(ids).values() if item.record.kind is not Kind.TEXT]
+            self.thumbnails.discard(records)
+            yield {record.sha256 for record in records}
 
     def check_model(self) -> None:
         """Compare the default model's golden vectors with this machine's: all once, after that those of a canary.
@@ -218,6 +306,14 @@ class Services:
         """Every encoder that is loaded."""
         with self._lock:
             return list(self._encoders.values())
+
+    def check_media(self) -> None:
+        """Ask the media store for a sign of life.
+
+        Raises:
+            MediaStoreUnavailable: there is none.
+        """
+        self.originals.blobs.check()
 
     def check_index(self) -> None:
         """Ask the index for a sign of life."""

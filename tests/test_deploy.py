@@ -217,7 +217,7 @@ def test_the_guide_names_what_is_there() -> None:
     for link in re.findall(r"\]\((\.\./[^)#]+)\)", GUIDE):
         assert (ROOT / "docs" / link).exists()
     found = re.findall(r"(?:exec api |`)crosslens ([^`\n]*?)(?: \.\.\.)?(?:`|$)", GUIDE, re.MULTILINE)
-    assert {line.split()[0] for line in found} == {"serve", "jobs", "search", "models", "migrate"}
+    assert {line.split()[0] for line in found} == {"serve", "jobs", "keys", "search", "models", "migrate"}
     for line in found:
         parsed(shlex.split(f"{line} BUNDLE" if line == "models pull" else line))
     assert set(re.findall(r"`(CROSSLENS_[A-Z_]+[A-Z])`", GUIDE)) <= SETTINGS

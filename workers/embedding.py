@@ -6,10 +6,19 @@ from typing import Any
 
 import structlog
 
-from indexer.errors import CollectionNotFound, CrosslensError, IndexUnavailable, ModelError, Quarantined
+from indexer.errors import (
+    CollectionNotFound,
+    CrosslensError,
+    IndexUnavailable,
+    LabelSetNotFound,
+    MediaStoreUnavailable,
+    ModelError,
+    Quarantined,
+)
 from indexer.pipeline import ingest_found
 from indexer.report import Report
 from indexer.store.collection import Collection
+from workers.classifying import SET, label_items
 from workers.jobs import OVER, Job
 from workers.planning import Interrupted
 from workers.references import from_reference
@@ -17,7 +26,7 @@ from workers.runtime import Runtime
 from workers.shard import Outcome, ShardState, Span
 
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds between tries while the index is away; the last one again and again."""
+"""Seconds between tries while the index or the media store is away; the last one again and again."""
 
 _log = structlog.get_logger("worker")
 
@@ -52,18 +61,19 @@ def run_shard(runtime: Runtime, job_id: str, number: int) -> None:
 
 
 def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, Any]], span: Span) -> Outcome:
-    """The outcome of a part, waited for while the index is away."""
+    """The outcome of a part, waited for while the index or the media store is away."""
     part = items[span.begin : span.end]
     for tries in range(1_000_000):
         try:
             outcome = _index(runtime, runtime.store.get(job.collection), part, f"{job.id}/{number}")
-        except IndexUnavailable as error:
-            runtime.jobs.note(job.id, f"Waiting for the index: {error.message}")
+        except (IndexUnavailable, MediaStoreUnavailable) as error:
+            what = "index" if isinstance(error, IndexUnavailable) else "media store"
+            runtime.jobs.note(job.id, f"Waiting for the {what}: {error.message}")
             pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
-            _log.warning("index away", job=job.id, again_in=pause, reason=error.message)
+            _log.warning(f"{what} away", job=job.id, again_in=pause, reason=error.message)
             if runtime.stopping.wait(pause):
                 raise Interrupted from error
-        except (CollectionNotFound, ModelError) as error:
+        except (CollectionNotFound, LabelSetNotFound, ModelError) as error:
             return Outcome(failures=[_failure(item, error) for item in part])
         else:
             if tries:
@@ -73,6 +83,8 @@ def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, An
 
 
 def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]], name: str) -> Outcome:
+    if SET in part[0]:
+        return label_items(runtime, collection, part)
     encoder = runtime.encoder_of(collection)
     report = Report(collection=collection.name, model=encoder.name, part=name)
     ingest_found(

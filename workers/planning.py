@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import structlog
 
 from indexer.errors import CrosslensError
-from indexer.media.discover import discover
+from indexer.media.discover import Candidate, discover
+from indexer.media.originals import UPLOAD
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, RUN_SHARD, send
+from workers.classifying import LABELS_OF, items_to_label
 from workers.jobs import OVER, PLANNING, State
 from workers.references import to_reference
 from workers.runtime import Runtime
@@ -47,7 +50,12 @@ def plan(runtime: Runtime, job_id: str) -> None:
         counts.passed_over = 0
         if job.sources[0].startswith(FAILURES_OF):
             return _failed_items(runtime, job.sources[0].removeprefix(FAILURES_OF))
-        return map(to_reference, discover(job.sources, report=counts, beneath=settings.data, settings=settings))
+        if job.sources[0].startswith(LABELS_OF):
+            return items_to_label(runtime, job.collection, job.sources[0].removeprefix(LABELS_OF))
+        uploads = [Candidate(source) for source in job.sources if source.startswith(UPLOAD)]
+        others = [source for source in job.sources if not source.startswith(UPLOAD)]
+        found = discover(others, report=counts, beneath=settings.data, settings=settings)
+        return map(to_reference, chain(uploads, found))
 
     try:
         for number, shard in _shards(runtime, job_id, walk):

@@ -14,6 +14,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from indexer.classify.classifier import LabelCache
 from indexer.models.encoder import Encoder, load_encoder_of
 from indexer.settings import Settings
 from indexer.store import open_store
@@ -46,6 +47,7 @@ class Runtime:
         """Set when the process has to end: what waits stops waiting."""
         self.abandoned: list[tuple[str, int]] = []
         """What a task ended with an error of ours: jobs and shards to be sent again."""
+        self.label_vectors = LabelCache()
         self._open = ExitStack()
         self._store: Store | None = None
         self._encoders: dict[str, Encoder] = {}

@@ -7,37 +7,24 @@ not know it refuses with a sentence, never ignores.
 from __future__ import annotations
 
 import hmac
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-import qdrant_edge as edge
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from indexer.edge import questions
 from indexer.edge.catalog import Catalog
 from indexer.edge.generations import EdgeCollection
-from indexer.edge.wire import (
-    PointId,
-    Refused,
-    filter_of,
-    only,
-    point_id,
-    point_ids,
-    record_json,
-    schema_of,
-    scored_json,
-    search_params,
-    vector_params,
-    vectors,
-    with_payload,
-)
+from indexer.edge.groups import query_groups
+from indexer.edge.wire import Refused, only, schema_of, vector_params, well_formed
 
 VERSION = "1.16.0"
 """The Qdrant version whose API this is a part of."""
 
 _MAX_BODY = 256 * 2**20
-_MAX_LIMIT = 100_000
 
 
 def create_app(catalog: Catalog, secret: str) -> Flask:
@@ -74,13 +61,16 @@ def _add_collection_routes(app: Flask, catalog: Catalog) -> None:
 
     @app.get("/collections/<name>/exists")
     def exists(name: str) -> Response:
-        return _result({"exists": name in catalog.names()})
+        return _result({"exists": name in catalog})
 
     @app.put("/collections/<name>")
     def create(name: str) -> Response:
         body = only(_body(), "vectors", "metadata")
-        size, distance = vector_params(body.get("vectors"))
-        catalog.create(name, size=size, distance=distance, metadata=body.get("metadata") or {})
+        with well_formed():
+            size, distance = vector_params(body.get("vectors"))
+            metadata = body.get("metadata") or {}
+            json.dumps(only(metadata, *metadata), ensure_ascii=False).encode()  # else it could not be kept in a file
+        catalog.create(name, size=size, distance=distance, metadata=metadata)
         return _result(True)
 
     @app.delete("/collections/<name>")
@@ -90,6 +80,19 @@ def _add_collection_routes(app: Flask, catalog: Catalog) -> None:
     @app.get("/collections/<name>")
     def info(name: str) -> Response:
         return _result(_info(catalog.get(name)))
+
+    @app.post("/collections/aliases")
+    def change_aliases() -> Response:
+        catalog.change_aliases(only(_body(), "actions").get("actions"))
+        return _result(True)
+
+    @app.get("/aliases")
+    def list_aliases() -> Response:
+        return _result({"aliases": catalog.aliases()})
+
+    @app.get("/collections/<name>/aliases")
+    def aliases_of(name: str) -> Response:
+        return _result({"aliases": catalog.aliases(name)})
 
     @app.post("/collections/<name>/optimize")  # ours alone: benchmarks and tests ask for a build and wait for it
     def optimize(name: str) -> Response:
@@ -128,7 +131,8 @@ def _add_write_routes(app: Flask, catalog: Catalog) -> None:
 
     @app.post("/collections/<name>/points/batch")
     def batch(name: str) -> Response:
-        operations = only(_body(), "operations").get("operations") or []
+        with well_formed():
+            operations = list(only(_body(), "operations").get("operations") or [])
         catalog.get(name).write(operations)
         return _result([{"operation_id": 0, "status": "completed"} for _ in operations])
 
@@ -136,22 +140,19 @@ def _add_write_routes(app: Flask, catalog: Catalog) -> None:
 def _add_read_routes(app: Flask, catalog: Catalog) -> None:
     def route(rule: str, answer: Callable[[EdgeCollection, dict[str, Any]], Any]) -> None:
         def view(name: str) -> Response:
-            try:
-                return _result(answer(catalog.get(name), _body()))
-            except (TypeError, ValueError, KeyError, OverflowError) as error:
-                raise Refused(f"The request is not well formed: {error}.") from error
+            collection, body = catalog.get(name), _body()
+            with well_formed():
+                return _result(answer(collection, body))
 
-        app.add_url_rule(f"/collections/<name>{rule}", answer.__name__, view, methods=["POST"])
+        app.add_url_rule(f"/collections/<name>{rule}", rule, view, methods=["POST"])
 
-    for rule, answer in {
-        "/points": _retrieve,
-        "/points/scroll": _scroll,
-        "/points/count": _count,
-        "/points/query": _query,
-        "/points/query/batch": _query_batch,
-        "/facet": _facet,
-    }.items():
-        route(rule, answer)
+    route("/points", questions.retrieve)
+    route("/points/scroll", questions.scroll)
+    route("/points/count", questions.count)
+    route("/points/query", questions.query)
+    route("/points/query/batch", questions.query_batch)
+    route("/points/query/groups", query_groups)
+    route("/facet", questions.facet)
 
 
 def _info(collection: EdgeCollection) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _info(collection: EdgeCollection) -> dict[str, Any]:
         "segments_count": info.segments_count,
         "config": {
             "params": {"vectors": {"size": described["size"], "distance": described["distance"]}},
-            "hnsw_config": {"m": 16, "ef_construct": 128, "full_scan_threshold": 1000},
+            "hnsw_config": {"m": 16, "ef_construct": 128, "full_scan_threshold": 1000, "payload_m": 0},
             "optimizer_config": {
                 "deleted_threshold": 0.1,
                 "vacuum_min_vector_number": 100,
@@ -181,95 +182,15 @@ def _info(collection: EdgeCollection) -> dict[str, Any]:
     }
 
 
-def _retrieve(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    only(body, "ids", "with_payload", "with_vector")
-    ids = point_ids(body.get("ids"))
-    selected = with_payload(body.get("with_payload"), default=True)
-    records = collection.read(lambda shard: shard.retrieve(ids, selected, bool(body.get("with_vector"))))
-    return [record_json(record) for record in records]
-
-
-def _scroll(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    only(body, "filter", "limit", "offset", "with_payload", "with_vector")
-    offset = body.get("offset")
-    asked = edge.ScrollRequest(
-        offset=None if offset is None else point_id(offset),
-        limit=_limit(body),
-        filter=filter_of(body.get("filter")),
-        with_payload=with_payload(body.get("with_payload"), default=True),
-        with_vector=bool(body.get("with_vector")),
-    )
-    records, following = collection.read(lambda shard: shard.scroll(asked))
-    following = following if following is None or isinstance(following, int) else str(following)
-    return {"points": [record_json(record) for record in records], "next_page_offset": following}
-
-
-def _count(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    only(body, "filter", "exact")
-    asked = edge.CountRequest(exact=body.get("exact") is not False, filter=filter_of(body.get("filter")))
-    return {"count": collection.read(lambda shard: shard.count(asked))}
-
-
-def _query(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    only(body, "query", "filter", "limit", "offset", "with_payload", "with_vector", "score_threshold", "params")
-    wanted, example = _nearest(collection, body.get("query"))
-    among = filter_of(body.get("filter"))
-    if example is not None:  # the example itself is no answer
-        others = edge.Filter(must_not=[edge.HasIdCondition({example})])
-        among = others if among is None else edge.Filter(must=[among, others])
-    asked = edge.QueryRequest(
-        limit=_limit(body),
-        offset=int(body.get("offset") or 0),
-        query=wanted,
-        filter=among,
-        with_payload=with_payload(body.get("with_payload"), default=False),
-        with_vector=bool(body.get("with_vector")),
-        score_threshold=body.get("score_threshold"),
-        params=search_params(body.get("params")),
-    )
-    return {"points": [scored_json(point) for point in collection.read(lambda shard: shard.query(asked))]}
-
-
-def _query_batch(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    return [_query(collection, each) for each in only(body, "searches").get("searches") or []]
-
-
-def _nearest(collection: EdgeCollection, query: Any) -> tuple[edge.Query | None, PointId | None]:
-    """The query vector; and, where the query is a stored point, its id."""
-    if isinstance(query, dict):
-        query = only(query, "nearest").get("nearest")
-    if query is None:
-        return None, None
-    if isinstance(query, list):
-        return edge.Query.Nearest(vectors([query], collection.size)[0]), None
-    example = point_id(query)
-    found = collection.read(lambda shard: shard.retrieve([example], False, True))
-    if not found:
-        raise Refused(f"Not found: No point with id {example} found", 404)
-    return edge.Query.Nearest(found[0].vector), example  # type: ignore[arg-type]
-
-
-def _facet(collection: EdgeCollection, body: dict[str, Any]) -> Any:
-    only(body, "key", "limit", "filter", "exact")
-    asked = edge.FacetRequest(body["key"], _limit(body), bool(body.get("exact")), filter_of(body.get("filter")))
-    hits = collection.read(lambda shard: shard.facet(asked))
-    return {"hits": [{"value": hit.value, "count": hit.count} for hit in hits]}
-
-
-def _limit(body: dict[str, Any]) -> int:
-    limit = body.get("limit")
-    if limit is None:
-        return 10
-    if not isinstance(limit, int) or not 1 <= limit <= _MAX_LIMIT:
-        raise Refused(f"limit: a number from 1 to {_MAX_LIMIT} is expected.")
-    return limit
-
-
 def _body() -> Any:
-    body = request.get_json(force=True, silent=True)
-    if body is None:
-        raise Refused("The body is no JSON.")
-    return body
+    try:
+        return json.loads(request.get_data(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"The body is no JSON: {error}.") from error
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def _result(result: Any) -> Response:

@@ -23,11 +23,30 @@ def write_atomically(path: Path, document: Any, *, mode: int = 0o600) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Make what was written to the files of a folder, mapped into memory or not, survive a power cut.
+
+    Files may be renamed meanwhile, as the engine's log does when it begins the next one.
+    """
+    while True:
+        try:
+            for path in folder.iterdir():
+                _sync(path)
+        except FileNotFoundError:
+            continue
+        _sync(folder)
+        return
 
 
 class FileLock:

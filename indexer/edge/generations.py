@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import qdrant_edge as edge
 import structlog
 
-from indexer.edge.files import sync_folder, write_atomically
+from indexer.edge.files import sync_files, sync_folder, write_atomically
 from indexer.edge.operations import Operation, engine_operation
 from indexer.edge.wire import Refused, distance_of
 
@@ -32,12 +32,14 @@ _log = structlog.get_logger("index")
 
 _RETRY_SECONDS = 30.0
 """After a build that died; doubled with each that does in a row."""
+_FLUSH_SECONDS = 5.0
+"""Between two writes of the segments; what came since is in the write-ahead log, and read from there after a crash."""
 
 Answer = TypeVar("Answer")
 
 
 class EdgeCollection:
-    """A collection of the embedded index. Thread-safe; writes are acknowledged after they are flushed."""
+    """A collection of the embedded index. Thread-safe; writes are acknowledged when their log is on disk."""
 
     def __init__(self, folder: Path, *, optimize_after: int) -> None:
         """Open the collection in `folder`, and remove what a crash may have left there."""
@@ -57,6 +59,7 @@ class EdgeCollection:
         self._deaths = 0
         self._not_before = 0.0
         self._closed = False
+        self._flushed = time.monotonic()
 
     @classmethod
     def create(
@@ -86,9 +89,18 @@ class EdgeCollection:
         return self._description
 
     def read(self, work: Callable[[edge.EdgeShard], Answer]) -> Answer:
-        """Ask the current generation."""
+        """Ask the current generation.
+
+        Raises:
+            Refused: the engine cannot answer that, such as a facet of a field without a payload index.
+        """
         with self._use:
-            return work(self._shard)
+            try:
+                return work(self._shard)
+            except Exception as error:  # the binding raises nothing more particular
+                if type(error) is not Exception:
+                    raise
+                raise Refused(str(error), 500 if str(error).startswith("Service") else 400) from error
 
     def write(self, operations: list[Operation]) -> None:
         """Apply writes in order; they are on disk when this returns.
@@ -106,9 +118,18 @@ class EdgeCollection:
                     self._journal.write(json.dumps(operation).encode() + b"\n")
             if self._journal is not None:
                 self._journal.flush()
+            self._make_durable()
+        self._build_if_due()
+
+    def _make_durable(self) -> None:
+        # The log is two files; the segments have ten for each payload index, and waiting for all of them would make
+        # small writes as slow as there are indexes.
+        if time.monotonic() - self._flushed < _FLUSH_SECONDS:
+            sync_files(self._generation_folder / "wal")
+        else:
             with self._use:
                 self._shard.flush()
-        self._build_if_due()
+            self._flushed = time.monotonic()
 
     def _apply(self, shard: edge.EdgeShard, update: edge.UpdateOperation) -> None:
         with self._use:

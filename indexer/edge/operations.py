@@ -6,7 +6,8 @@ from typing import Any
 
 import qdrant_edge as edge
 
-from indexer.edge.wire import Refused, filter_of, only, point_ids, points, schema_of
+from indexer.edge.filters import filter_of
+from indexer.edge.wire import Refused, only, point_ids, points, schema_of, well_formed
 
 Operation = dict[str, Any]
 """`{"upsert": body}`, `{"delete": body}`, ... as in Qdrant's batch update."""
@@ -24,10 +25,8 @@ def engine_operation(operation: Operation, size: int) -> edge.UpdateOperation | 
     make = _MAKERS.get(kind)
     if make is None:
         raise Refused(f"{kind!r} is not supported by the embedded index.")
-    try:
+    with well_formed():
         return make(body, size)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise Refused(f"The request is not well formed: {error}.") from error
 
 
 def _upsert(body: Any, size: int) -> edge.UpdateOperation | None:

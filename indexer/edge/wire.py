@@ -7,7 +7,8 @@ index process is started while somebody waits for an answer. What is not known i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,19 @@ class Refused(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+@contextmanager
+def well_formed(what: str = "The request") -> Iterator[None]:
+    """Whatever a body's shape makes fail in here is the request's fault.
+
+    Raises:
+        Refused: in place of that failure.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise Refused(f"{what} is not well formed: {error}.") from error
 
 
 _DISTANCES = {
@@ -40,6 +54,13 @@ _SCHEMAS = {
     "uuid": edge.PayloadSchemaType.Uuid,
 }
 _LEAST_NORM = 1e-12
+EF = 384
+"""Candidates that a search follows through the graph, unless asked otherwise: `bench/recall.py` says what it finds."""
+OVERSAMPLING = 2.0
+"""Of the best by int8, how many times those asked for are scored again by their floats."""
+_SPARSE = 0.4
+_MOST_EF = 10_000
+_MOST_OVERSAMPLING = 100
 
 PointId = int | uuid.UUID | str
 
@@ -58,13 +79,39 @@ def only(body: Any, *known: str) -> dict[str, Any]:
     return body
 
 
+def whole(body: dict[str, Any], key: str, *, default: int, least: int = 0, most: int) -> int:
+    """A whole number of the body within bounds; `default` where it has none.
+
+    Raises:
+        Refused: it is none, or outside.
+    """
+    value = body.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise Refused(f"{key}: a whole number from {least} to {most} is expected.")
+    return value
+
+
+def flag(body: dict[str, Any], key: str) -> bool:
+    """A boolean of the body; false where it has none.
+
+    Raises:
+        Refused: it is something else, such as the names of vectors: there is only the one without a name.
+    """
+    value = body.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise Refused(f"{key}: true or false is expected.")
+    return bool(value)
+
+
 def vector_params(body: Any) -> tuple[int, str]:
     """The one unnamed vector of a collection: its size and distance."""
     params = only(body, "size", "distance", "on_disk")
-    size, distance = params.get("size"), params.get("distance")
-    if not isinstance(size, int) or not 0 < size <= 65536 or distance not in _DISTANCES:
+    size, distance = whole(params, "size", default=0, least=1, most=65536), params.get("distance")
+    if size == 0 or distance not in list(_DISTANCES):
         raise Refused("A vector needs a size from 1 to 65536 and a known distance.")
-    return size, distance
+    return size, str(distance)
 
 
 def distance_of(name: str) -> edge.Distance:
@@ -75,7 +122,7 @@ def distance_of(name: str) -> edge.Distance:
 def schema_of(body: Any) -> edge.PayloadSchemaType:
     """The type of a payload index."""
     kind = body.get("type") if isinstance(body, dict) else body
-    if kind not in _SCHEMAS:
+    if kind not in list(_SCHEMAS):
         raise Refused(f"There is no payload index of type {kind!r}.")
     return _SCHEMAS[kind]
 
@@ -129,93 +176,6 @@ def points(body: dict[str, Any], size: int) -> list[edge.Point]:
     ]
 
 
-def filter_of(body: Any) -> edge.Filter | None:
-    """A filter; None where there is none."""
-    if body is None:
-        return None
-    clauses = only(body, "must", "should", "must_not", "min_should")
-    least = clauses.get("min_should")
-    try:
-        return edge.Filter(
-            must=_conditions(clauses.get("must")),
-            should=_conditions(clauses.get("should")),
-            must_not=_conditions(clauses.get("must_not")),
-            min_should=least and edge.MinShould(_conditions(least["conditions"]) or [], least["min_count"]),
-        )
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise Refused(f"The filter is not well formed: {error}.") from error
-
-
-def _conditions(body: Any) -> list[Any] | None:
-    if body is None:
-        return None
-    return [_condition(each) for each in (body if isinstance(body, list) else [body])]
-
-
-def _condition(body: Any) -> Any:
-    if not isinstance(body, dict):
-        raise Refused("A condition is a JSON object.")
-    if "has_id" in body:
-        return edge.HasIdCondition(set(point_ids(only(body, "has_id")["has_id"])))
-    if "is_empty" in body:
-        return edge.IsEmptyCondition(only(body, "is_empty")["is_empty"]["key"])
-    if "is_null" in body and "key" not in body:
-        return edge.IsNullCondition(only(body, "is_null")["is_null"]["key"])
-    if "nested" in body:
-        nested = only(body, "nested")["nested"]
-        return edge.NestedCondition(nested["key"], filter_of(nested["filter"]) or edge.Filter())
-    if "key" in body:
-        return _field_condition(body)
-    return filter_of(body)
-
-
-def _field_condition(body: dict[str, Any]) -> edge.FieldCondition:
-    known = ("key", "match", "range", "values_count", "is_empty", "is_null", "geo_radius", "geo_bounding_box")
-    only(body, *known)
-    given: dict[str, Any] = {}
-    if (match := body.get("match")) is not None:
-        given["match"] = _match(match)
-    if (limits := body.get("range")) is not None:
-        limits = {key: value for key, value in only(limits, "gte", "gt", "lte", "lt").items() if value is not None}
-        dates = any(isinstance(value, str) for value in limits.values())
-        given["range"] = edge.RangeDateTime(**limits) if dates else edge.RangeFloat(**limits)
-    if (counts := body.get("values_count")) is not None:
-        given["values_count"] = edge.ValuesCount(**counts)
-    if (radius := body.get("geo_radius")) is not None:
-        given["geo_radius"] = edge.GeoRadius(_geo(radius["center"]), radius["radius"])
-    if (box := body.get("geo_bounding_box")) is not None:
-        given["geo_bounding_box"] = edge.GeoBoundingBox(_geo(box["top_left"]), _geo(box["bottom_right"]))
-    for flag in ("is_empty", "is_null"):
-        if body.get(flag) is not None:
-            given[flag] = body[flag]
-    return edge.FieldCondition(body["key"], **given)
-
-
-def _geo(body: dict[str, float]) -> edge.GeoPoint:
-    return edge.GeoPoint(body["lon"], body["lat"])
-
-
-_MATCHES: Mapping[str, Callable[[Any], Any]] = {
-    "value": edge.MatchValue,
-    "any": edge.MatchAny,
-    "except": edge.MatchExcept,
-    "text": edge.MatchText,
-    "text_any": edge.MatchTextAny,
-    "phrase": edge.MatchPhrase,
-}
-
-
-def _match(body: Any) -> Any:
-    given = [(key, value) for key, value in only(body, *_MATCHES).items() if value is not None]
-    if len(given) != 1:
-        raise Refused("A match takes exactly one of value, any, except, text, text_any and phrase.")
-    key, value = given[0]
-    if isinstance(value, bool):
-        # The binding (0.9) turns True into 1, which matches no boolean: an answer would be silently wrong.
-        raise Refused("The embedded index cannot match booleans; store a word or a number instead.")
-    return _MATCHES[key](value)
-
-
 def with_payload(body: Any, default: bool) -> bool | list[str] | edge.PayloadSelector:
     """Which payload fields to answer with."""
     if body is None:
@@ -229,24 +189,38 @@ def with_payload(body: Any, default: bool) -> bool | list[str] | edge.PayloadSel
 
 
 def search_params(body: Any) -> edge.SearchParams:
-    """How to search: unless asked otherwise, int8 with rescoring, which finds .96 of the true ten in a tenth of it."""
-    asked = only(body or {}, "hnsw_ef", "exact", "quantization", "indexed_only")
+    """How to search: unless asked otherwise, by int8 vectors, then the best of those again by the floats.
+
+    Where a filter passes less than `_SPARSE` of the points, yet too many to scan, the graph's neighbours of neighbours
+    are followed too (ACORN), or most of it could not be reached.
+    """
+    asked = only(body or {}, "hnsw_ef", "exact", "quantization", "indexed_only", "acorn")
+    acorn = only(asked.get("acorn") or {"enable": True}, "enable", "max_selectivity")
     quantization = only(asked.get("quantization") or {}, "ignore", "rescore", "oversampling")
+    oversampling = quantization.get("oversampling") or OVERSAMPLING
+    if not 1 <= oversampling <= _MOST_OVERSAMPLING:
+        raise Refused(f"oversampling: a number from 1 to {_MOST_OVERSAMPLING} is expected.")
     return edge.SearchParams(
-        hnsw_ef=asked.get("hnsw_ef") or 128,
-        exact=bool(asked.get("exact")),
-        indexed_only=bool(asked.get("indexed_only")),
+        hnsw_ef=whole(asked, "hnsw_ef", default=EF, most=_MOST_EF) or EF,
+        exact=flag(asked, "exact"),
+        indexed_only=flag(asked, "indexed_only"),
         quantization=edge.QuantizationSearchParams(
-            ignore=bool(quantization.get("ignore")),
+            ignore=flag(quantization, "ignore"),
             rescore=quantization.get("rescore", True) is not False,
-            oversampling=quantization.get("oversampling") or 2.0,
+            oversampling=float(oversampling),
         ),
+        acorn=edge.AcornSearchParams(flag(acorn, "enable"), acorn.get("max_selectivity") or _SPARSE),
     )
 
 
 def record_json(record: edge.Record) -> dict[str, Any]:
     """A stored point as Qdrant answers it."""
-    given = {"id": _id_json(record.id), "payload": record.payload, "vector": record.vector}
+    given = {
+        "id": id_json(record.id),
+        "payload": record.payload,
+        "vector": record.vector,
+        "order_value": record.order_value,
+    }
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -255,5 +229,6 @@ def scored_json(point: edge.ScoredPoint) -> dict[str, Any]:
     return {**record_json(point), "version": point.version, "score": point.score}  # type: ignore[arg-type]
 
 
-def _id_json(value: Any) -> int | str:
+def id_json(value: Any) -> int | str:
+    """A point's id as Qdrant answers it."""
     return value if isinstance(value, int) else str(value)

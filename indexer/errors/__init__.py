@@ -6,14 +6,21 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
     CrosslensError
      ├── UsageError                 what was asked for cannot be done as asked
      │    ├── InvalidName           a collection or item name outside the allowed letters
+     │    ├── InvalidCursor         a cursor that was not given out here, or whose life is over
      │    ├── InvalidRequest        a body, option or filter that does not parse
      │    ├── ReservedPayloadKey    a payload that writes into Crosslens' own fields
      │    ├── SourceNotFound        a path, glob or item that is not there
      │    ├── JobNotFound           no job of that id
+     │    ├── LabelSetNotFound      no label set of that name with the collection
+     │    ├── PruneRefused          a folder that is gone or empty, of which the index holds items
      │    ├── TooBusy               more is queued than the queue should hold
      │    ├── BrokerUnavailable     the queue does not answer, or there is none
      │    ├── MissingExtra          a source that needs an extra that is not installed
      │    └── InvalidTextSource     a captions file or table with a line that does not parse
+     ├── AccessError                who may ask for what, and how often
+     │    ├── KeyRequired  KeyInvalid  KeyForbids  KeyNotFound
+     │    ├── RateLimited           more than a key or an address may send
+     │    └── KeysUnavailable       the keys cannot be read: nobody is let in
      ├── MediaError                 one file that cannot become one item
      │    ├── EmptyFile  NotAnImage  UnsupportedFormat  Truncated  Unreadable
      │    ├── NoVideo               a video file without a picture, or without a video stream
@@ -21,8 +28,10 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── Quarantined           its worker died whenever it was in work
      │    ├── TooManyPixels  TooLarge  SymlinkLoop  MediaGone
      │    ├── UrlRefused            a URL that must not be fetched: its notation, scheme, port or address
+     │    ├── AccessDenied          an object in cloud storage that there are no credentials for
      │    └── FetchFailed           a URL whose host cannot be reached, answers with an error, or breaks off
      │         └── FetchTimeout     a URL whose host takes too long
+     ├── MediaStoreUnavailable      the store of uploads and copies does not answer
      ├── ModelError                 a bundle or an encoder
      │    ├── BundleNotFound        no bundle of that name
      │    ├── InvalidBundle         a file is missing, or its hash or manifest is wrong
@@ -45,6 +54,15 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
           └── InvalidVector         wrong dimension, not finite, or without length
 """
 
+from indexer.errors.access import (
+    AccessError,
+    KeyForbids,
+    KeyInvalid,
+    KeyNotFound,
+    KeyRequired,
+    KeysUnavailable,
+    RateLimited,
+)
 from indexer.errors.base import CrosslensError
 from indexer.errors.index import (
     CollectionNotFound,
@@ -56,6 +74,7 @@ from indexer.errors.index import (
     VectorIndexError,
 )
 from indexer.errors.media import (
+    AccessDenied,
     ArchiveRefused,
     BadMember,
     EmptyFile,
@@ -64,6 +83,7 @@ from indexer.errors.media import (
     FetchTimeout,
     MediaError,
     MediaGone,
+    MediaStoreUnavailable,
     NotAnImage,
     NoVideo,
     Quarantined,
@@ -93,11 +113,14 @@ from indexer.errors.models import (
 )
 from indexer.errors.usage import (
     BrokerUnavailable,
+    InvalidCursor,
     InvalidName,
     InvalidRequest,
     InvalidTextSource,
     JobNotFound,
+    LabelSetNotFound,
     MissingExtra,
+    PruneRefused,
     ReservedPayloadKey,
     SourceNotFound,
     TooBusy,
@@ -105,6 +128,8 @@ from indexer.errors.usage import (
 )
 
 __all__ = [
+    "AccessDenied",
+    "AccessError",
     "ArchiveRefused",
     "BadMember",
     "BrokerUnavailable",
@@ -123,14 +148,22 @@ __all__ = [
     "IndexOwned",
     "IndexUnavailable",
     "InvalidBundle",
+    "InvalidCursor",
     "InvalidName",
     "InvalidRequest",
     "InvalidTextSource",
     "InvalidVector",
     "ItemNotFound",
     "JobNotFound",
+    "KeyForbids",
+    "KeyInvalid",
+    "KeyNotFound",
+    "KeyRequired",
+    "KeysUnavailable",
+    "LabelSetNotFound",
     "MediaError",
     "MediaGone",
+    "MediaStoreUnavailable",
     "MissingExtra",
     "ModelError",
     "ModelMismatch",
@@ -138,7 +171,9 @@ __all__ = [
     "NotAnImage",
     "Overloaded",
     "ParityFailed",
+    "PruneRefused",
     "Quarantined",
+    "RateLimited",
     "ReservedPayloadKey",
     "ServerTooOld",
     "SourceNotFound",

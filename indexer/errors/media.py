@@ -132,6 +132,14 @@ class UrlRefused(MediaError):
     )
 
 
+class AccessDenied(MediaError):
+    """An object in cloud storage without credentials for it, or with some that do not allow it."""
+
+    code = "access_denied"
+    status = 403
+    default_remedy = "Set credentials that may list the bucket and read its objects."
+
+
 class FetchFailed(MediaError):
     """A URL whose host cannot be reached, answers with an error, or breaks off."""
 
@@ -146,3 +154,11 @@ class FetchTimeout(FetchFailed):
     code = "fetch_timeout"
     status = 504
     default_remedy = "Try again, raise CROSSLENS_FETCH_DEADLINE, or download the file and ingest that."
+
+
+class MediaStoreUnavailable(CrosslensError):
+    """The store of uploads and copies does not answer. No `MediaError`: it says nothing of any file."""
+
+    code = "media_store_unavailable"
+    status = 503
+    default_remedy = "Try again in a moment; check CROSSLENS_MEDIA_URL, its credentials, and that the store answers."

@@ -27,6 +27,13 @@ class InvalidRequest(UsageError):
     default_remedy = "Correct the named field and send the request again."
 
 
+class InvalidCursor(UsageError):
+    """A cursor that was not given out here, or whose life is over."""
+
+    code = "invalid_cursor"
+    default_remedy = "Search again without the cursor; a cursor lives for ten minutes."
+
+
 class ReservedPayloadKey(UsageError):
     """A payload that writes into Crosslens' own fields."""
 
@@ -61,6 +68,22 @@ class JobNotFound(UsageError):
     code = "job_not_found"
     status = 404
     default_remedy = "`crosslens jobs list` shows them."
+
+
+class LabelSetNotFound(UsageError):
+    """No label set of that name with the collection."""
+
+    code = "label_set_not_found"
+    status = 404
+    default_remedy = "GET /v1/collections/NAME/labels lists them; PUT .../labels/SET makes one."
+
+
+class PruneRefused(UsageError):
+    """A folder that is gone or empty, of which the index holds items: a disk may only not be mounted."""
+
+    code = "prune_refused"
+    status = 409
+    default_remedy = "Mount the disk, or check the path; if the files are gone for good, use --prune-all."
 
 
 class TooBusy(UsageError):

@@ -15,6 +15,7 @@ from indexer.media.decode import read_file
 from indexer.media.discover import Candidate, is_url, member_of, path_of
 from indexer.media.entries import Limits
 from indexer.media.formats import IMAGE_SUFFIXES, SEQUENCE_TYPES, SNIFF_BYTES, sniff
+from indexer.media.originals import UPLOAD, Originals
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Contents:
         self._stack = ExitStack()
         limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
         self._members = self._stack.enter_context(Reader(limits))
+        self._originals = Originals.of(settings)
         self._pool: ThreadPoolExecutor | None = None
         self._fetcher: Fetcher | None = None
 
@@ -61,6 +63,8 @@ class Contents:
                 yield candidate, content
 
     def _local(self, candidate: Candidate) -> bytes | Path:
+        if candidate.path is None and candidate.source.startswith(UPLOAD):
+            return self._originals.read_source(candidate.source)
         if candidate.member is None:
             path = candidate.path or path_of(candidate.source)
             return path if _is_long(path) else read_file(path, max_bytes=self._settings.max_bytes)

@@ -71,8 +71,9 @@ def discover(
 ) -> Iterator[Candidate | Failure]:
     """Everything that the sources name: folders, files, globs, URLs, archives, tables, and `.txt` of captions.
 
-    `beneath` is a folder to leave out, Crosslens' own. All sources are looked up before the first is walked. Limits,
-    columns and whether captions beside images are read are `settings`', by default those of the environment.
+    `beneath` is a folder to leave out, Crosslens' own; so is the media store's. All sources are looked up before the
+    first is walked. Limits, columns and whether captions beside images are read are `settings`', by default those of
+    the environment.
 
     Raises:
         SourceNotFound: a path is not there, a glob matches nothing, or a URL is of a kind that is not read.
@@ -82,9 +83,9 @@ def discover(
     for each in named:
         if isinstance(each, Path):
             check_extra(each)
-    own = _identity(beneath) if beneath is not None and beneath.exists() else None
-    walk = _Walk(report, settings or Settings())
-    return walk.all(named, own)
+    settings = settings or Settings()
+    own = {_identity(folder) for folder in (beneath, settings.media_folder) if folder is not None and folder.exists()}
+    return _Walk(report, settings, own).all(named)
 
 
 def source_of(path: Path) -> str:
@@ -138,18 +139,19 @@ def _named(source: str) -> Sequence[Path | str]:
 class _Walk:
     """A walk over sources, with what its parts share."""
 
-    def __init__(self, report: Counts, settings: Settings) -> None:
+    def __init__(self, report: Counts, settings: Settings, own: set[tuple[int, int]]) -> None:
         self._report = report
+        self._own = own
         self._settings = settings
         self._limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
 
-    def all(self, named: Sequence[Path | str], own: tuple[int, int] | None) -> Iterator[Candidate | Failure]:
-        """What these paths and URLs are, or what is below them; `own` is the folder to leave out."""
+    def all(self, named: Sequence[Path | str]) -> Iterator[Candidate | Failure]:
+        """What these paths and URLs are, or what is below them."""
         for path in named:
             if isinstance(path, str):
                 yield Candidate(path)
             elif path.is_dir():
-                yield from self._folder(path, (own,) if own else ())
+                yield from self._folder(path, ())
             elif path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
                 yield from self._rows(path)
             elif is_archive(path.name) and path.is_file() and not _shows_image(path):
@@ -166,7 +168,7 @@ class _Walk:
         except OSError as error:
             yield Failure(source_of(folder), _unreadable(error))
             return
-        beside = _sidecars(names) if self._settings.sidecars else {}
+        beside = sidecars_of(names) if self._settings.sidecars else {}
         taken = {name for some in beside.values() for name in some}
         for name in names:
             path = folder / name
@@ -177,16 +179,16 @@ class _Walk:
                 continue
             if stat.S_ISDIR(status.st_mode):
                 inside = (status.st_dev, status.st_ino)
-                if above and inside == above[0] and not path.is_symlink():
-                    continue  # Crosslens' own data folder
+                if inside in self._own and not path.is_symlink():
+                    continue  # Crosslens' own data or media
                 if inside in (*above, here):
                     yield Failure(source_of(path), SymlinkLoop("The link leads back to a folder above it."))
                 else:
                     yield from self._folder(path, (*above, here))
             elif name in taken:
                 continue  # it goes with its image
-            elif _is_media(path, status):
-                yield from _with_sidecars(
+            elif is_media(path, status):
+                yield from with_sidecars(
                     _candidate(path, status), [folder / name for name in beside.get(path.stem, ())]
                 )
             elif is_archive(name) and stat.S_ISREG(status.st_mode):
@@ -237,7 +239,7 @@ def _of_row(where: str, named: str, folder: Path, payload: dict[str, Any], item_
     return Candidate(found.source, found.path, None, payload, item_id, found.size, found.mtime_ns)
 
 
-def _sidecars(names: list[str]) -> dict[str, list[str]]:
+def sidecars_of(names: list[str]) -> dict[str, list[str]]:
     """The texts and JSON among a folder's names that share an image's, by what they share; JSON first."""
     images = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
     found: dict[str, list[str]] = {}
@@ -248,7 +250,7 @@ def _sidecars(names: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _with_sidecars(found: Candidate | Failure, sidecars: list[Path]) -> Iterator[Candidate | Failure]:
+def with_sidecars(found: Candidate | Failure, sidecars: list[Path]) -> Iterator[Candidate | Failure]:
     """A candidate with what the files beside it say; one that is wrong is a failure of its own."""
     payload: dict[str, Any] = {}
     for path in sidecars:
@@ -273,7 +275,8 @@ def _read_sidecar(path: Path) -> bytes:
     return content
 
 
-def _is_media(path: Path, status: os.stat_result) -> bool:
+def is_media(path: Path, status: os.stat_result) -> bool:
+    """Whether a file in a folder counts as media: its name claims it, or its content shows it."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     return stat.S_ISREG(status.st_mode) and _shows_image(path)

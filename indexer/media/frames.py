@@ -21,6 +21,7 @@ from indexer.media.decode import _check_end, _errors_of_pillow, _orientation, _r
 from indexer.media.formats import PILLOW_FORMATS, SEQUENCE_TYPES, SNIFF_BYTES, is_playlist, sniff
 from indexer.settings import Settings
 
+_TOLERANCE = 0.0005  # seconds; durations are in milliseconds
 _MAX_THREADS = 4  # of a video's decoder; each holds frames of its own
 _REMEDY = "Crosslens takes frames from MP4, MOV, MKV, WebM, AVI, MPEG-TS, GIF, WebP, PNG and PDF."
 
@@ -121,6 +122,46 @@ def frames(
         yield from found
 
 
+def frame_at(
+    data_or_path: bytes | Path,
+    *,
+    seconds: float | None,
+    page: int | None,
+    media_type: str | None = None,
+    limits: Limits,
+    target: int | None = None,
+) -> Image.Image:
+    """The one picture that `frames` gave with these `seconds` or this `page`; without either, its first one.
+
+    A video is gone to by seeking, of a PDF one page is drawn; of an animation the frames before it are, too. Of frames
+    that an animation shows for no time, those of one moment, it is the first.
+
+    Raises:
+        Unreadable: there is no such frame or page; or as for `frames`, whose other errors are raised too.
+    """
+    with _opened(data_or_path) as file:
+        media_type = media_type or sniff(file.read(SNIFF_BYTES))
+        match SEQUENCE_TYPES.get(media_type or ""):
+            case "video" if media_type:
+                try:
+                    from indexer.media.video import picture_at  # noqa: PLC0415  FFmpeg is an extra, and 60 ms
+                except ImportError as error:
+                    raise _not_installed("Videos are", "PyAV") from error
+                return picture_at(
+                    file, media_type, seconds or 0.0, max_pixels=limits.max_pixels, threads=limits.threads
+                )[0]
+            case "document":
+                try:
+                    from indexer.media.pages import page_at  # noqa: PLC0415  PDFium is an extra
+                except ImportError as error:
+                    raise _not_installed("PDFs are", "pypdfium2") from error
+                return page_at(data_or_path, page or 1, target=target, max_pixels=limits.max_pixels).image
+            case "animation" if media_type:
+                return _of_animation_at(data_or_path, media_type, limits, seconds or 0.0)
+            case _:
+                raise UnsupportedFormat("The content is no video, animation or PDF.", remedy=_REMEDY)
+
+
 def _opened(data_or_path: bytes | Path) -> BinaryIO:
     if isinstance(data_or_path, bytes):
         return io.BytesIO(data_or_path)
@@ -167,27 +208,55 @@ def _not_installed(what: str, library: str) -> UnsupportedFormat:
 
 
 def _of_animation(data_or_path: bytes | Path, media_type: str, limits: Limits) -> Iterator[Frame]:
-    data = data_or_path if isinstance(data_or_path, bytes) else read_file(data_or_path, max_bytes=limits.max_bytes)
-    _check_end(data, media_type)
-    file = _WatchedGif(data, limits.max_pixels) if media_type == "image/gif" else io.BytesIO(data)
-    with _errors_of_pillow(), Image.open(file, formats=[PILLOW_FORMATS[media_type]]) as opened:
-        _check_pixels(*opened.size, limits.max_pixels)
-        count: int = getattr(opened, "n_frames", 1)
-        if count == 1:
-            decoded = decode(data, max_pixels=limits.max_pixels)
-            yield Frame(decoded.image, 0, None, None, decoded.width, decoded.height)
-            return
-        most, given, seconds = min(count, limits.animation_frames), 0, 0.0
-        # Each frame is drawn over those before it, so that none can be passed over.
-        for number in range(count):
-            opened.seek(number)
-            opened.load()  # after which WebP tells the duration
+    data = _animation(data_or_path, media_type, limits)
+    given = 0
+    with _errors_of_pillow():
+        for number, count, seconds, opened in _drawn(data, media_type, limits):
+            if count == 1:
+                decoded = decode(data, max_pixels=limits.max_pixels)
+                yield Frame(decoded.image, 0, None, None, decoded.width, decoded.height)
+                return
+            most = min(count, limits.animation_frames)
             if number == given * count // most:
                 image = _upright(_rgb(opened), _orientation(opened))
                 yield Frame(image, given, seconds, None, *image.size)
                 given += 1
             if given == most:
                 return
+
+
+def _of_animation_at(data_or_path: bytes | Path, media_type: str, limits: Limits, time: float) -> Image.Image:
+    data = _animation(data_or_path, media_type, limits)
+    with _errors_of_pillow():
+        for _number, count, seconds, opened in _drawn(data, media_type, limits):
+            if count == 1:
+                return decode(data, max_pixels=limits.max_pixels).image
+            if seconds >= time - _TOLERANCE:
+                return _upright(_rgb(opened), _orientation(opened))
+    raise Unreadable(f"The animation has no frame at {time:.3f} s.")
+
+
+def _animation(data_or_path: bytes | Path, media_type: str, limits: Limits) -> bytes:
+    data = data_or_path if isinstance(data_or_path, bytes) else read_file(data_or_path, max_bytes=limits.max_bytes)
+    _check_end(data, media_type)
+    return data
+
+
+def _drawn(data: bytes, media_type: str, limits: Limits) -> Iterator[tuple[int, int, float, Image.Image]]:
+    """An animation's frames: number, of how many, seconds from the start, and the picture as Pillow has it now.
+
+    Each is drawn over those before it, so that none can be passed over. It raises what Pillow does.
+    """
+    file = _WatchedGif(data, limits.max_pixels) if media_type == "image/gif" else io.BytesIO(data)
+    with Image.open(file, formats=[PILLOW_FORMATS[media_type]]) as opened:
+        _check_pixels(*opened.size, limits.max_pixels)
+        count: int = getattr(opened, "n_frames", 1)
+        seconds = 0.0
+        for number in range(count):
+            if count > 1:
+                opened.seek(number)
+                opened.load()  # after which WebP tells the duration
+            yield number, count, seconds, opened
             seconds += float(opened.info.get("duration", 0)) / 1000
 
 

@@ -87,6 +87,27 @@ def pages(source: bytes | Path, *, target: int | None, most: int, max_pixels: in
         raise failed
 
 
+def page_at(source: bytes | Path, number: int, *, target: int | None, max_pixels: int) -> Page:
+    """One page of a PDF, as `pages` gives it; the others are not drawn.
+
+    Raises:
+        Encrypted, TooManyPixels: as for `pages`.
+        Truncated, Unreadable: the document or this page cannot be read, or it has no such page.
+    """
+    try:
+        ends_early = _ends_early(source)
+    except OSError as error:
+        raise Unreadable(f"The file cannot be read: {error.strerror or error}.") from error
+    with _LOCK:
+        document = _opened(source, ends_early=ends_early)
+        try:
+            if not 1 <= number <= len(document):
+                raise Unreadable(f"The document has no page {number}.")
+            return _page(document, number, target, max_pixels)
+        finally:
+            document.close()
+
+
 def _opened(source: bytes | Path, *, ends_early: bool) -> Any:
     # Not by the class itself: it would take a document without pages for one that failed, with an older error's code.
     if isinstance(source, bytes):

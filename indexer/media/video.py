@@ -41,6 +41,7 @@ _DEMUXERS = {
 }
 _THUMBNAIL = 32
 _TOLERANCE = 0.001  # Matroska rounds times to milliseconds
+_LEAST_MARGIN = 1.0  # seconds
 _WORTH_A_SEEK = 2  # keyframe distances: nearer than that, decoding on is as fast
 # No decoder runs but those without which MP4 has no size; they read their headers, which hold 13 bits for each side.
 _HEADER_ALONE = {"codec_whitelist": "h261,h263,mpeg4", "skip_frame": "all"}
@@ -48,6 +49,10 @@ _FAR = 2**60  # beyond every timestamp
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: a cover, not a video
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _HD_LINES = 720
+_FAILURES = (
+    av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, MemoryError, AssertionError, EOFError,
+)  # fmt: skip
+"""What a broken file may have PyAV raise."""
 # swscale's threads are as many as there are cores unless told; before 17 it has none.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
@@ -78,9 +83,7 @@ def pictures(
     except CrosslensError as error:
         if not (early and isinstance(error, NoVideo)):
             raise
-    except (
-        av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, MemoryError, AssertionError, EOFError,
-    ) as error:  # fmt: skip
+    except _FAILURES as error:
         if not (early and isinstance(error, av.FFmpegError)):
             raise Unreadable(f"The video cannot be decoded: {_reason(error)}.") from error
     if early:
@@ -91,6 +94,25 @@ def pictures(
         raise Unreadable(f"No frame of the video can be decoded: {source.damage}.")
     if not given:
         raise NoVideo("The file's video stream has no picture.")
+
+
+def picture_at(
+    file: BinaryIO, media_type: str, seconds: float, *, max_pixels: int, threads: int
+) -> tuple[Image.Image, float]:
+    """The first frame at or after a time, as `pictures` gave it, and its seconds; it is reached by seeking.
+
+    Raises:
+        NoVideo, TooManyPixels, UnsupportedFormat: as for `pictures`.
+        Unreadable: there is no such frame, or it cannot be decoded.
+    """
+    source = _Source(file, media_type, max_pixels, threads)
+    try:
+        found = source.at(seconds)
+    except _FAILURES as error:
+        raise Unreadable(f"The video cannot be decoded: {_reason(error)}.") from error
+    if found is None:
+        raise Unreadable(f"The video has no frame at {seconds:.3f} s{source.damage and ': ' + source.damage}.")
+    return found
 
 
 class _Source:
@@ -117,6 +139,15 @@ class _Source:
         step = max(interval, length / most)
         with self._pass() as video:
             yield from video.at(step * count for count in range(most))
+
+    def at(self, seconds: float) -> tuple[Image.Image, float] | None:
+        """The first frame at or after a time: after a seek, or where that leads nowhere, after all before it."""
+        with self._pass() as video:
+            found = video.first_from(seconds)
+        if found is None:
+            with self._pass() as video:
+                found = next(video.at([seconds]), None)
+        return found
 
     def by_scene(self, most: int) -> Iterator[tuple[Image.Image, float]]:
         with self._pass() as video:
@@ -252,6 +283,16 @@ class _Pass:
             else:
                 return
 
+    def first_from(self, time: float) -> tuple[Image.Image, float] | None:
+        """The first frame at or after a time, by a seek; None if that does not lead to one before it."""
+        is_behind = True
+        for frame, seconds in self._from_before(time):
+            if seconds >= time - _TOLERANCE:
+                # An earlier one that the seek passed over might be at or after the time as well.
+                return (self.picture(frame), seconds) if seconds <= time + _TOLERANCE or not is_behind else None
+            is_behind = False
+        return None
+
     def scenes(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """The first frame, and each that differs from the last one given; not sooner than `SCENE_SECONDS` after it."""
         kept: NDArray[np.int16] | None = None
@@ -293,7 +334,7 @@ class _Pass:
             first = next(frames, None)
             if not target or (first is not None and first[1] <= time + _TOLERANCE):
                 break
-            self._margin = 2 * max(self._margin, self._key_distance)
+            self._margin = 2 * max(self._margin, self._key_distance, _LEAST_MARGIN)
         if first is not None:
             yield first
         yield from frames

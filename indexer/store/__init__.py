@@ -1,6 +1,8 @@
 """The index as the rest of Crosslens sees it, through qdrant-client alone."""
 
-from indexer.store.collection import Collection, Hit, Point, Stored
+from indexer.store.collection import Collection
+from indexer.store.points import Hit, Place, Point, Stored
+from indexer.store.questions import Query
 from indexer.store.store import Store, open_store
 
-__all__ = ["Collection", "Hit", "Point", "Store", "Stored", "open_store"]
+__all__ = ["Collection", "Hit", "Place", "Point", "Query", "Store", "Stored", "open_store"]

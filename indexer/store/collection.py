@@ -2,71 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import models
 
 from indexer.errors import InvalidVector
-from indexer.items import RECORD_KEY, Record, from_payload, to_payload
+from indexer.items import Record, to_payload
 from indexer.store.connection import Connection
+from indexer.store.fields import PARENT_KEY, SHA256_KEY, SOURCE_KEY
+from indexer.store.points import Hit, Point, Stored, Vector, stored_of
+from indexer.store.questions import Questions
+
+__all__ = ["PARENT_KEY", "SHA256_KEY", "SOURCE_KEY", "Collection", "Hit", "Point", "Stored", "Vector"]
 
 _WRITE_BATCH = 128
 _LEAST_NORM = 1e-6
-SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
-PARENT_KEY = f"{RECORD_KEY}.parent"
-SEARCH = models.SearchParams(hnsw_ef=128, quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
-"""What the embedded index does unasked and a server on request: find twice as many by their quantized vectors, score
-those again with the originals, keep the best."""
-
-Vector = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Point:
-    """What is stored: an id, a vector of shape (dimension,), and a payload as `items.to_payload` makes it."""
+class Collection(Questions):
+    """A collection of one model's vectors: points in and out by their ids, and what can be asked. Thread-safe."""
 
-    id: str
-    vector: Vector
-    payload: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An item in the index, without its vector."""
-
-    id: str
-    record: Record
-    payload: dict[str, Any]
-    """The caller's own fields."""
-
-
-@dataclass(frozen=True)
-class Hit(Stored):
-    """An item that was found."""
-
-    score: float
-    """Cosine with the query."""
-
-
-class Collection:
-    """A collection of one model's vectors. Thread-safe."""
-
-    def __init__(self, connection: Connection, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        self._connection = connection
-        self.name = name
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        dimension: int,
+        metadata: dict[str, Any],
+        indexes: Mapping[str, models.PayloadIndexInfo],
+    ) -> None:
+        super().__init__(connection, name, indexes)
         self.dimension = dimension
         self.metadata = metadata
         """What the index keeps beside the points: `model`, `fingerprint` and `created` at least."""
         self.model: str = metadata["model"]
         self.fingerprint: str = metadata["fingerprint"]
-
-    def count(self) -> int:
-        """How many items it holds."""
-        return self._connection.call(lambda client: client.count(self.name, exact=True)).count
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; they are on disk when this returns. Those of a known id are replaced.
@@ -101,7 +72,7 @@ class Collection:
         if not ids:
             return {}
         records = self._connection.call(lambda client: client.retrieve(self.name, list(ids), with_payload=True))
-        return {str(record.id): _stored(record) for record in records}
+        return {str(record.id): stored_of(record) for record in records}
 
     def by_sources(self, sources: Sequence[str]) -> dict[str, tuple[str, Record]]:
         """Which items were seen at these sources: id and record by source."""
@@ -118,7 +89,7 @@ class Collection:
                 )
             )
             for record in records:
-                stored = _stored(record)
+                stored = stored_of(record)
                 for location in stored.record.locations:
                     if location.source in wanted:
                         found[location.source] = stored.id, stored.record
@@ -132,31 +103,12 @@ class Collection:
         Raises:
             KeyError: it is not there.
         """
-        records = self._connection.call(
-            lambda client: client.retrieve(self.name, [item_id], with_payload=False, with_vectors=True)
-        )
-        if not records:
-            raise KeyError(item_id)
-        return np.asarray(records[0].vector, dtype=np.float32)
+        return self.vectors([item_id])[item_id]
 
     def payload_indexes(self) -> dict[str, models.PayloadFieldSchema]:
         """Its payload indexes by field, as `Store.create` takes them."""
         schemas = self._connection.call(lambda client: client.get_collection(self.name)).payload_schema
         return {field: schema.params or schema.data_type for field, schema in schemas.items()}
-
-    def ids(self, batch: int) -> Iterator[list[str]]:
-        """The ids of all items in their order, in lists of `batch`; cheap, as neither vectors nor payloads are read."""
-        offset: models.ExtendedPointId | None = None
-        while True:
-            records, offset = self._connection.call(
-                lambda client, offset=offset: client.scroll(  # type: ignore[misc]
-                    self.name, limit=batch, offset=offset, with_payload=False, with_vectors=False
-                )
-            )
-            if records:
-                yield [str(record.id) for record in records]
-            if offset is None:
-                return
 
     def present(self, ids: Sequence[str]) -> set[str]:
         """Which of the ids are there; reads neither vectors nor payloads."""
@@ -181,22 +133,25 @@ class Collection:
 
     def parts(self, parent: str) -> list[Stored]:
         """The frames or pages of a file, by the id of its first, which is among them."""
-        found: list[Stored] = []
-        offset: models.ExtendedPointId | None = None
-        while True:
-            records, offset = self._connection.call(
-                lambda client, offset=offset: client.scroll(  # type: ignore[misc]
-                    self.name, scroll_filter=_parts_of(parent), limit=_WRITE_BATCH, offset=offset, with_payload=True
-                )
-            )
-            found += map(_stored, records)
-            if offset is None:
-                return found
+        return list(self.scan(_parts_of(parent), batch=_WRITE_BATCH))
 
     def delete_parts(self, parent: str) -> None:
         """Remove all frames or pages of a file, by the id of its first."""
         selector = models.FilterSelector(filter=_parts_of(parent))
         self._connection.call(lambda client: client.delete(self.name, selector, wait=True))
+
+    def holding(self, hashes: Sequence[str]) -> set[str]:
+        """Which of these SHA-256 are an item's, or the file's of a frame or page."""
+        left = set(hashes)
+        while left:  # of a video there may be hundreds, so each answer is taken out of the question
+            among = models.Filter(must=[models.FieldCondition(key=SHA256_KEY, match=models.MatchAny(any=sorted(left)))])
+            records, _ = self._connection.call(
+                lambda client, among=among: client.scroll(self.name, scroll_filter=among, limit=_WRITE_BATCH)  # type: ignore[misc]
+            )
+            if not records:
+                break
+            left -= {stored_of(record).record.sha256 for record in records}
+        return set(hashes) - left
 
     def overwrite(self, items: Sequence[Stored]) -> None:
         """Replace the records and the caller's fields of items that are there; their vectors stay."""
@@ -228,45 +183,15 @@ class Collection:
         self._connection.call(lambda client: client.overwrite_payload(self.name, whole, [item_id], wait=True))
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove items; those that are not there are no error."""
-        if ids:
-            self._connection.call(
-                lambda client: client.delete(self.name, models.PointIdsList(points=list(ids)), wait=True)
+        """Remove items with their captions, frames and pages; those that are not there are no error."""
+        for at in range(0, len(ids), _WRITE_BATCH):
+            some = list(ids[at : at + _WRITE_BATCH])
+            of_these = models.FieldCondition(key=PARENT_KEY, match=models.MatchAny(any=some))
+            selector = models.FilterSelector(
+                filter=models.Filter(should=[models.HasIdCondition(has_id=list(some)), of_these])
             )
-
-    def search(
-        self,
-        vector: Vector,
-        limit: int,
-        *,
-        filter: models.Filter | None = None,
-        exclude_ids: Sequence[str] = (),
-    ) -> list[Hit]:
-        """The items nearest to a vector, best first."""
-        if exclude_ids:
-            others = models.HasIdCondition(has_id=list(exclude_ids))
-            filter = models.Filter(must=filter, must_not=[others])
-        answer = self._connection.call(
-            lambda client: client.query_points(
-                self.name,
-                query=vector.tolist(),
-                query_filter=filter,
-                limit=limit,
-                with_payload=True,
-                search_params=SEARCH,
-            )
-        )
-        hits = []
-        for point in answer.points:
-            record, payload = from_payload(point.payload or {})
-            hits.append(Hit(str(point.id), record, payload, point.score))
-        return hits
+            self._connection.call(lambda client, selector=selector: client.delete(self.name, selector, wait=True))  # type: ignore[misc]
 
 
 def _parts_of(parent: str) -> models.Filter:
     return models.Filter(must=[models.FieldCondition(key=PARENT_KEY, match=models.MatchValue(value=parent))])
-
-
-def _stored(point: models.Record) -> Stored:
-    record, payload = from_payload(point.payload or {})
-    return Stored(str(point.id), record, payload)

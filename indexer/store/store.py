@@ -11,25 +11,15 @@ from qdrant_client import models
 
 from indexer.edge.client import Attached, attach
 from indexer.errors import CollectionNotFound, InvalidRequest, ModelMismatch
-from indexer.items import RECORD_KEY, check_collection_name, now
+from indexer.items import check_collection_name, now
 from indexer.settings import Settings
-from indexer.store.collection import PARENT_KEY, SOURCE_KEY, Collection
+from indexer.store.collection import Collection
 from indexer.store.connection import Connection
+from indexer.store.fields import DEFAULTS, MOST, OWN, FieldType, schemas
 from indexer.store.server import check_version, creation, warn_of_differences
 
-_INDEXES: dict[str, models.PayloadFieldSchema] = {
-    SOURCE_KEY: models.PayloadSchemaType.KEYWORD,
-    f"{RECORD_KEY}.kind": models.PayloadSchemaType.KEYWORD,
-    f"{RECORD_KEY}.sha256": models.PayloadSchemaType.KEYWORD,
-    PARENT_KEY: models.PayloadSchemaType.KEYWORD,
-    f"{RECORD_KEY}.media_type": models.PayloadSchemaType.KEYWORD,
-    f"{RECORD_KEY}.width": models.PayloadSchemaType.INTEGER,
-    f"{RECORD_KEY}.height": models.PayloadSchemaType.INTEGER,
-    f"{RECORD_KEY}.bytes": models.PayloadSchemaType.INTEGER,
-    f"{RECORD_KEY}.added_at": models.PayloadSchemaType.DATETIME,
-}
-"""Made before the first point, which costs nothing; afterwards each would be a pass over all points."""
-
+_OWN = {field: models.PayloadSchemaType(kind) for field, kind in OWN.items()}
+_CREATE, _REMOVE = models.CreateAliasOperation, models.DeleteAliasOperation
 _RACE_SECONDS = 5
 """For which a collection that another process is just making may stay unlisted."""
 
@@ -64,7 +54,7 @@ class Store:
         return found
 
     def get(self, name: str) -> Collection:
-        """A collection.
+        """A collection, by its name or by an alias; the name of what is given back is its own.
 
         Raises:
             CollectionNotFound: there is none of that name, or it is not Crosslens'.
@@ -84,7 +74,7 @@ class Store:
         """A collection for a model's vectors; the one that is there, if it holds the same model's.
 
         `metadata` is kept beside a new one's model. `indexes` are payload indexes by field, made before the first
-        point comes, beside those that Crosslens needs.
+        point comes, beside those of Crosslens' own record and `fields.DEFAULTS`.
 
         Raises:
             InvalidName: the name cannot name a collection.
@@ -95,8 +85,8 @@ class Store:
         try:
             info = self._info(name)
         except CollectionNotFound:
-            whole = {"created": now().isoformat(), **(metadata or {}), "model": model, "fingerprint": fingerprint}
-            self._make(name, dimension, whole)
+            kept = {"created": now().isoformat(), **(metadata or {})}
+            self._make(name, dimension, {**kept, "name": name, "model": model, "fingerprint": fingerprint})
             info = self._info(name)
         found = self._collection(name, info)
         if found.fingerprint != fingerprint:
@@ -106,14 +96,86 @@ class Store:
             )
         # Also in a collection that was there: whoever made it may have died, or may not have come to these yet, and a
         # server refuses to filter without them.
-        for field, schema in {**(indexes or {}), **_INDEXES}.items():
-            if field not in info.payload_schema:
+        self._index(found.name, {**schemas(DEFAULTS), **(indexes or {}), **_OWN}, found.types)
+        return found
+
+    def declare(self, name: str, fields: Mapping[str, FieldType]) -> Collection:
+        """Declare fields of the callers' payload, with or without points in the collection; gives it back with them.
+
+        Declaring a field again as what it is is no error. Where there are points, it costs a pass over all of them.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            InvalidRequest: a type is not known, a field is another type's already or reserved, or there are too many.
+        """
+        found, wanted = self.get(name), schemas(fields)
+        for field, kind in fields.items():
+            if found.types.get(field, kind) != kind:
+                raise InvalidRequest(
+                    f"The field {field!r} is declared as {found.types[field]} already.",
+                    remedy="Use another field, or remove the payload index of this one first.",
+                )
+        if len({**found.fields, **fields}) > MOST:
+            raise InvalidRequest(
+                f"A collection can declare no more than {MOST} fields.",
+                remedy="Declare those alone that are filtered, counted or ordered by.",
+            )
+        self._index(found.name, wanted, found.types)
+        return self.get(found.name)
+
+    def _index(self, name: str, wanted: Mapping[str, models.PayloadFieldSchema], there: Mapping[str, str]) -> None:
+        """Make payload indexes. Before the first point that costs nothing, afterwards a pass over all points each."""
+        for field, schema in wanted.items():
+            if field not in there:
                 self._connection.call(
                     lambda client, field=field, schema=schema: client.create_payload_index(  # type: ignore[misc]
                         name, field, field_schema=schema, wait=True
                     )
                 )
-        return found
+
+    def aliases(self) -> dict[str, str]:
+        """The further names of collections, and which each stands for."""
+        described = self._connection.call(lambda client: client.get_aliases()).aliases
+        return {each.alias_name: each.collection_name for each in described}
+
+    def alias(self, name: str, target: str) -> None:
+        """Let a further name stand for a collection.
+
+        Raises:
+            CollectionNotFound: there is no collection `target`.
+            InvalidName: the name cannot name a collection.
+            InvalidRequest: the name is taken, by a collection or for another one.
+        """
+        if (of := self.aliases().get(name, target)) != target:
+            raise InvalidRequest(
+                f"{name!r} stands for the collection {of!r} already.", remedy="Switch it, or choose another name."
+            )
+        self.switch(name, target)
+
+    def switch(self, name: str, target: str) -> None:
+        """Let a further name stand for a collection, whatever it stood for: at no moment for none, or for two.
+
+        Raises:
+            CollectionNotFound: there is no collection `target`.
+            InvalidName: the name cannot name a collection.
+            InvalidRequest: the name is a collection's own.
+        """
+        check_collection_name(name)
+        into = models.CreateAlias(collection_name=self.get(target).name, alias_name=name)
+        self._change_aliases(_REMOVE(delete_alias=models.DeleteAlias(alias_name=name)), _CREATE(create_alias=into))
+
+    def unalias(self, name: str) -> None:
+        """Let a further name stand for nothing any more; the collection stays.
+
+        Raises:
+            CollectionNotFound: there is no such name.
+        """
+        if name not in self.aliases():
+            raise CollectionNotFound(f"There is no alias {name!r}.")
+        self._change_aliases(_REMOVE(delete_alias=models.DeleteAlias(alias_name=name)))
+
+    def _change_aliases(self, *changes: models.AliasOperations) -> None:
+        self._connection.call(lambda client: client.update_collection_aliases(list(changes)))
 
     def _info(self, name: str) -> models.CollectionInfo:
         try:
@@ -128,10 +190,12 @@ class Store:
             raise CollectionNotFound(
                 f"The collection {name!r} was not made by Crosslens.", remedy="Choose another name with --collection."
             )
+        if metadata.get("name") != name:  # reached by an alias, or restored or made under another name
+            name = self.aliases().get(name, name)
         if self._server is not None and name not in self._compared:
             self._compared.add(name)
             warn_of_differences(name, info.config, self._server)
-        return Collection(self._connection, name, vectors.size, metadata)
+        return Collection(self._connection, name, vectors.size, metadata, info.payload_schema)
 
     def _make(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
         on_disk = self._server.qdrant_on_disk if self._server else None
@@ -152,13 +216,31 @@ class Store:
             time.sleep(0.05)
 
     def delete(self, name: str) -> None:
-        """Remove a collection with its points; originals stay.
+        """Remove a collection with its points and aliases; originals stay.
 
         Raises:
             CollectionNotFound: there is none of that name.
+            InvalidRequest: it is an alias.
         """
-        self.get(name)
+        if (found := self.get(name).name) != name:
+            raise InvalidRequest(
+                f"{name!r} is an alias of the collection {found!r}.", remedy="Delete that one, or remove the alias."
+            )
         self._connection.call(lambda client: client.delete_collection(name))
+
+    def annotate(self, name: str, key: str, value: Any) -> None:
+        """Keep a JSON value in a collection's metadata, under a key of its own; None takes it out again.
+
+        Other keys stay as they are, also if others write them at the same moment.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            InvalidRequest: the key holds what makes the collection Crosslens'.
+        """
+        if key in {"name", "model", "fingerprint", "created"}:
+            raise InvalidRequest(f"The collection's {key!r} stays as it is.", remedy="Use another key.")
+        found = self.get(name).name
+        self._connection.call(lambda client: client.update_collection(found, metadata={key: value}))
 
 
 @contextmanager

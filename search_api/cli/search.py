@@ -14,7 +14,7 @@ from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from search_api.contact_sheet import Asked
-    from search_api.engine import SearchAnswer
+    from search_api.results import SearchAnswer
 
 
 @click.command()

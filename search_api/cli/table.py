@@ -11,7 +11,7 @@ import click
 from indexer.cli.options import printable
 
 if TYPE_CHECKING:
-    from search_api.engine import SearchAnswer, SearchResult
+    from search_api.results import SearchAnswer, SearchResult
 
 _BAR = 10
 """Characters of the longest bar."""
@@ -61,10 +61,11 @@ def _print_table(answer: SearchAnswer, title: str | None) -> None:
     table.add_column("source", overflow="fold")
     if worded:
         table.add_column("words", overflow="fold", style="italic")
-    best = max(result.score for result in answer.results)
+    best = max(result.score or 0.0 for result in answer.results)
     for rank, result in enumerate(answer.results, start=1):
         source, words = _what(result)
-        row: list[str | Text] = [str(rank), f"{result.score:.3f}", Text(_bar(result.score, best), style="cyan")]
+        score = result.score or 0.0
+        row: list[str | Text] = [str(rank), f"{score:.3f}", Text(_bar(score, best), style="cyan")]
         row += [result.record.kind.value, Text(source)]
         if worded:
             row.append(Text(words))

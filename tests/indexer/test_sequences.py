@@ -66,6 +66,7 @@ def test_each_frame_is_an_item_under_its_file(collection, encoder, settings, fol
         ("video", "video/mp4", 64)
     }
     assert len({part.id for part in parts}) == collection.count() == 3
+    assert len({part.record.pdq for part in parts} - {None}) == 3
 
 
 def test_each_page_is_an_item_with_its_text(collection, encoder, settings, folder) -> None:

@@ -90,7 +90,7 @@ def test_an_upload_can_be_seen_searched_changed_and_removed(client: FlaskClient)
     assert media.headers["X-Content-Type-Options"] == "nosniff"
     assert client.get(f"{ITEMS}/my red/media", headers={"If-None-Match": media.headers["ETag"]}).status_code == 304
     small = client.get(f"{ITEMS}/my red/thumbnail?size=20")
-    assert Image.open(io.BytesIO(small.data)).size == (20, 13)
+    assert Image.open(io.BytesIO(small.data)).size == (60, 40)  # smaller than the smallest thumbnail
 
     assert client.delete(f"{ITEMS}/my red").status_code == 204
     problem(client.get(f"{ITEMS}/my red"), 404, "item_not_found")

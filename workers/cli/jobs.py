@@ -36,12 +36,16 @@ def jobs() -> None:
 @common_options()
 def submit(sources: tuple[str, ...], model: str | None, wait: bool, settings: Settings, as_json: bool) -> None:
     """Queue folders, files, globs and text files to be indexed."""
+    from indexer.media.originals import UPLOAD  # noqa: PLC0415
     from indexer.models.encoder import load_encoder  # noqa: PLC0415
     from indexer.store import open_store  # noqa: PLC0415
 
     encoder = load_encoder(settings, model)
     # Workers have another working directory, or are other machines.
-    absolute = [source if "://" in source else str(Path(source).expanduser().absolute()) for source in sources]
+    absolute = [
+        source if "://" in source or source.startswith(UPLOAD) else str(Path(source).expanduser().absolute())
+        for source in sources
+    ]
     with open_store(settings) as store:
         collection = store.create(settings.collection, encoder.name, encoder.fingerprint, encoder.dimension)
         job = _queue(settings).submit(collection, absolute)

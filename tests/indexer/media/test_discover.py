@@ -11,6 +11,7 @@ from indexer.items import Location, Record, now, sha256_hex
 from indexer.media.discover import Candidate, discover, path_of, source_of
 from indexer.media.originals import Originals
 from indexer.report import Failure, Report
+from indexer.settings import Settings
 from tests.hostile import make_hostile_folder, photo
 
 
@@ -99,7 +100,7 @@ def test_the_data_folder_is_not_indexed(tmp_path: Path) -> None:
 
 
 def test_an_original_is_given_only_while_it_is_the_same(tmp_path: Path) -> None:
-    originals = Originals(tmp_path / "uploads", max_bytes=10**6)
+    originals = Originals.of(Settings(data=tmp_path, max_bytes=10**6))
     data = photo(1)
     source = originals.put(data)
     assert originals.put(data) == source
@@ -117,6 +118,6 @@ def test_an_original_is_given_only_while_it_is_the_same(tmp_path: Path) -> None:
     assert originals.read(record) == data
     file.write_bytes(b"changed")
     assert originals.read(record) == data
-    originals.discard(source)
+    originals.discard([record.sha256])
     with pytest.raises(MediaGone):
         originals.read(record)

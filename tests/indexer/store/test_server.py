@@ -24,6 +24,7 @@ from indexer.store import Point, Store, open_store
 from indexer.store import connection as connection_module
 from indexer.store import server as server_module
 from indexer.store import store as store_module
+from indexer.store.fields import DEFAULTS, OWN
 from tests.indexer.store.fake_qdrant import Answer, FakeQdrant, fake_qdrant
 
 SIZE = 8
@@ -125,7 +126,7 @@ def test_payload_indexes_come_before_points(fake: FakeQdrant, server: Settings) 
     with open_store(server) as store:
         store.create("c", *MODEL).upsert(points(3))
     paths = [each.path for each in fake.requests if each.method == "PUT"]
-    assert paths == ["/collections/c", *["/collections/c/index"] * len(store_module._INDEXES), "/collections/c/points"]
+    assert paths == ["/collections/c", *["/collections/c/index"] * len({**OWN, **DEFAULTS}), "/collections/c/points"]
     indexed = {body["field_name"]: body["field_schema"] for body in fake.sent("PUT", "/collections/c/index")}
     assert indexed["crosslens.locations[].source"] == "keyword"
     assert indexed["crosslens.added_at"] == "datetime"
@@ -150,10 +151,13 @@ def test_searches_ask_for_rescoring_with_oversampling(fake: FakeQdrant, server: 
         collection = store.create("c", *MODEL)
         collection.upsert(points(5))
         collection.search(points(1)[0].vector, 2)
-    (body,) = fake.sent("POST", "/points/query")
-    assert body["params"]["hnsw_ef"] == 128
+        collection.search(points(1)[0].vector, 2, exact=True)
+    body, exact = fake.sent("POST", "/points/query")
+    assert body["params"]["hnsw_ef"] == 384
     assert body["params"]["quantization"]["rescore"] is True
     assert body["params"]["quantization"]["oversampling"] == 2.0
+    assert not body["params"].get("exact")
+    assert exact["params"]["exact"] is True
 
 
 def test_all_that_a_collection_can_do(any_store: Store) -> None:

@@ -1,0 +1,71 @@
+"""Declared payload fields: those that filters, facets, groups and orders may rely on.
+
+A declaration is a payload index, and Qdrant's own list of a collection's payload indexes is the one place where it is
+written down: there is nothing beside it that could differ. Any field may hold one value or a list of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from qdrant_client import models
+
+from indexer.errors import InvalidRequest
+from indexer.items import RECORD_KEY
+
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "geo", "text"]
+"""`keyword` is matched as a whole, `text` by its words; `datetime` is RFC 3339; `geo` is `{"lon", "lat"}`."""
+
+SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
+PARENT_KEY = f"{RECORD_KEY}.parent"
+SHA256_KEY = f"{RECORD_KEY}.sha256"
+
+OWN: Mapping[str, FieldType] = {
+    SOURCE_KEY: "keyword",
+    f"{RECORD_KEY}.kind": "keyword",
+    SHA256_KEY: "keyword",
+    PARENT_KEY: "keyword",
+    f"{RECORD_KEY}.media_type": "keyword",
+    f"{RECORD_KEY}.width": "integer",
+    f"{RECORD_KEY}.height": "integer",
+    f"{RECORD_KEY}.bytes": "integer",
+    f"{RECORD_KEY}.added_at": "datetime",
+}
+"""Fields of Crosslens' own record."""
+
+DEFAULTS: Mapping[str, FieldType] = {
+    "taken_at": "datetime",
+    "year": "integer",
+    "month": "integer",
+    "rating": "integer",
+    "tags": "keyword",
+    "camera": "keyword",
+    "lens": "keyword",
+    "creator": "keyword",
+    "city": "keyword",
+    "region": "keyword",
+    "country": "keyword",
+    "place": "geo",
+}
+"""What every new collection declares: the fields that photos' metadata fill."""
+
+MOST = 100
+"""Declared fields of one collection: each costs time at every write."""
+
+
+def schemas(fields: Mapping[str, FieldType]) -> dict[str, models.PayloadFieldSchema]:
+    """The fields as payload indexes.
+
+    Raises:
+        InvalidRequest: a type is not known, or a field is not the caller's to declare.
+    """
+    for field, kind in fields.items():
+        if kind not in get_args(FieldType):
+            raise InvalidRequest(
+                f"The field {field!r} cannot be of type {kind!r}.",
+                remedy=f"Choose one of {', '.join(get_args(FieldType))}.",
+            )
+        if not field or field.split(".")[0].split("[")[0] == RECORD_KEY:
+            raise InvalidRequest(f"{field!r} is not a field that can be declared.", remedy="Choose another name.")
+    return {field: models.PayloadSchemaType(kind) for field, kind in fields.items()}
