@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify
 from flask.blueprints import BlueprintSetupState
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from indexer.classify.classifier import Classifier, LabelCache, fitted_of
+from indexer.classify.classifier import Classifier, LabelCache
 from indexer.classify.labels import Labels, LabelSet, SetName, Template, parse_label_set
 from indexer.classify.stored import delete_label_set, label_set, label_sets, put_label_set
 from indexer.errors import InvalidRequest, ItemNotFound, TextsOnly
@@ -183,8 +183,7 @@ def apply_label_set(name: str, label_set_name: str) -> tuple[Response, int, dict
 
 def _classifier(collection: Collection, labels: LabelSet) -> Classifier:
     cache = cast(LabelCache, current_app.extensions[_CACHE])
-    encoder = services().encoder_of(collection)
-    return Classifier(encoder, labels, fitted=fitted_of(collection.metadata), cache=cache)
+    return Classifier(services().encoder_of(collection), labels, cache=cache)
 
 
 def _parsed(body: Any, parts: dict[str, bytes] | None = None) -> ClassifyRequest:

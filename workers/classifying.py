@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from indexer.classify.classifier import Classifier, fitted_of
+from indexer.classify.classifier import Classifier
 from indexer.classify.stored import label_set
 from indexer.classify.tagging import declare_field, tag_ids
 from indexer.store.collection import Collection
@@ -41,12 +41,7 @@ def label_items(runtime: Runtime, collection: Collection, part: list[dict[str, A
         LabelSetNotFound: the set is gone.
     """
     labels = label_set(collection, part[0][SET]).labels
-    classifier = Classifier(
-        runtime.encoder_of(collection),
-        labels,
-        fitted=fitted_of(collection.metadata),
-        cache=runtime.label_vectors,
-    )
+    classifier = Classifier(runtime.encoder_of(collection), labels, cache=runtime.label_vectors)
     done = tag_ids(collection, classifier, [item["source"] for item in part])
     failures = [{**each, "item": {"source": each["id"], SET: labels.name}} for each in done.failures]
     return Outcome(done.written, done.unchanged, 0, failures)

@@ -7,6 +7,7 @@ from typing import Any
 
 from indexer.errors import CrosslensError
 from indexer.media.discover import Candidate, is_url, member_of, path_of
+from indexer.media.object_urls import is_object
 from indexer.media.originals import UPLOAD
 from indexer.report import Failure
 
@@ -27,7 +28,7 @@ def from_reference(reference: dict[str, Any]) -> Candidate | Failure:
     if _FAILURE in reference:
         return Failure(reference["source"], _Noted(reference[_FAILURE]))
     source = reference["source"]
-    if "text" in reference or is_url(source) or source.startswith(UPLOAD):
+    if "text" in reference or is_url(source) or is_object(source) or source.startswith(UPLOAD):
         return Candidate(**reference)
     inside = member_of(source) if "member" in reference else None
     return Candidate(path=inside[0] if inside else path_of(source), **reference)

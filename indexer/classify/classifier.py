@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from indexer.items import Modality
 
 if TYPE_CHECKING:
     from indexer.models.encoder import TextEmbeddings
-    from indexer.models.manifest import Calibration, Manifest
+    from indexer.models.manifest import Manifest
 
 _KEPT = 64
 """Label sets whose vectors are kept: 256 labels of 640 dimensions are 640 KiB."""
@@ -137,28 +137,17 @@ class Judged:
 class Classifier:
     """A label set for one model's vectors. Thread-safe.
 
-    `fitted` are calibrations by direction that were fitted on the collection's own pairs.
-
     Usage:
         classifier = Classifier(encoder, of_names(["cat", "dog"]))
         judged = classifier.judge(vectors, "image")
         judged.probabilities, judged.none
     """
 
-    def __init__(
-        self,
-        encoder: TextEncoder,
-        labels: LabelSet,
-        *,
-        fitted: Mapping[str, Calibration] | None = None,
-        cache: LabelCache | None = None,
-    ) -> None:
+    def __init__(self, encoder: TextEncoder, labels: LabelSet, *, cache: LabelCache | None = None) -> None:
         self.labels = labels
         self.vectors = (cache or LabelCache()).of(encoder, labels)
         of_kinds: tuple[Modality, ...] = ("image", "text")
-        self._scales = {
-            kind: scale_of(kind, encoder.manifest, fitted or {}, len(self.vectors.others)) for kind in of_kinds
-        }
+        self._scales = {kind: scale_of(kind, encoder.manifest, len(self.vectors.others)) for kind in of_kinds}
         decisive = (_METHOD, encoder.fingerprint, labels.digest, sorted(self._scales.items()))
         self.stamp = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
         """Names everything that decides an item's labels: 16 hex digits."""
@@ -178,12 +167,3 @@ class Classifier:
         probabilities, none = each_of(logits) if self.labels.multi else one_of(logits, scale.base_rate)
         names = tuple(label.name for label in self.labels.labels)
         return Judged(names, cosines, probabilities, none, scale.origin)
-
-
-def fitted_of(metadata: Mapping[str, Any]) -> dict[str, Calibration]:
-    """The calibrations by direction that a collection's metadata holds."""
-    from indexer.models.manifest import Calibration  # noqa: PLC0415  a second of pydantic that most never need
-
-    return {
-        direction: Calibration.model_validate(each) for direction, each in (metadata.get("calibration") or {}).items()
-    }

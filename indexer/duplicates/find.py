@@ -118,8 +118,7 @@ class Duplicates:
         """
         at = 0
         if after is not None:
-            # As NumPy gives ids out, without zeros at the end.
-            last = id_bytes(after).rstrip(b"\0")
+            last = id_bytes(after)
             at = bisect_right(range(len(self._members)), last, key=lambda place: self._ids[self._owner(place)])
         return self._from(at)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +189,7 @@ def log_loss(predicted: Floats, matches: NDArray[np.bool_], weights: Floats) -> 
 def reliability(predicted: Floats, matches: NDArray[np.bool_], weights: Floats) -> list[Bin]:
     """Predicted beside observed shares, range by range; empty ranges are left out."""
     bins = []
-    for low, high in zip(_EDGES[:-1], _EDGES[1:], strict=True):
+    for low, high in pairwise(_EDGES):
         inside = (predicted >= low) & ((predicted < high) | (high == 1.0))
         if inside.any():
             some = weights[inside]

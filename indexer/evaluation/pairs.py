@@ -68,7 +68,7 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         InvalidRequest: it cannot be read, has no pair or too many, or a line is none, by its number.
     """
-    pairs = []
+    pairs: list[Pair] = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MOST_LINE + 1), b""), start=1):

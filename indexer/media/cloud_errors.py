@@ -84,9 +84,10 @@ def _marks(error: BaseException) -> tuple[list[str], list[str]]:
         if each is None:
             break
         response = getattr(each, "response", None)
-        told = [response.get("Error", {}).get("Code")] if isinstance(response, dict) else []  # botocore's
-        told += [getattr(each, name, None) for name in ("error_code", "code", "status_code", "status")]
-        codes += [str(code) for code in told if _CODE.fullmatch(str(code)) and code is not None]
+        told = [getattr(each, name, None) for name in ("error_code", "code", "status_code", "status")]
+        if isinstance(response, dict):  # botocore's
+            told += [response.get("Error", {}).get("Code"), response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+        codes += [str(code) for code in told if code is not None and _CODE.fullmatch(str(code))]
         if str(each).startswith("Forbidden"):  # gcsfs' only sign of a 403
             codes.append("403")
         names += [kind.__name__ for kind in type(each).__mro__]

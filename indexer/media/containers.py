@@ -30,16 +30,14 @@ _ERRORS = (
 def describe_video(source: bytes | Path) -> dict[str, Any]:
     """What a video's container says: `taken_at`, `year`, `month`, `place`, `altitude`, `camera`, texts, `tags`.
 
-    And `duration` in seconds, as the header has it. Empty if it says nothing, cannot be read, or the extra `media` is
-    not installed; never raises. The file is opened as for its frames: by the demuxer for its content alone, which opens
+    And `duration` in seconds, as the header has it. Empty if it says nothing or cannot be read; never
+    raises. The file is opened as for its frames: by the demuxer for its content alone, which opens
     no other file. No frame is decoded.
     """
-    try:
-        import av  # noqa: PLC0415  FFmpeg is an extra, and 60 ms
+    import av  # noqa: PLC0415  FFmpeg takes 60 ms
 
-        from indexer.media import video  # noqa: PLC0415
-    except ImportError:
-        return {}
+    from indexer.media import video  # noqa: PLC0415
+
     told: dict[str, str] = {}
     length: float | None = None
     with suppress(MediaError, av.FFmpegError, *_ERRORS), _opened(source) as file:
@@ -93,14 +91,12 @@ def describe_pdf(source: bytes | Path) -> dict[str, Any]:
     """What a PDF's information dictionary says: `title`, `creator` (its author), `caption` (its subject), `tags`.
 
     And `software`, and when it was made as `taken_at`, `year` and `month`, so that one field dates everything. Empty if
-    it says nothing, cannot be opened, or the extra `media` is not installed; never raises.
+    it says nothing or cannot be opened; never raises.
     """
-    try:
-        import pypdfium2.raw as pdfium  # noqa: PLC0415  PDFium is an extra
+    import pypdfium2.raw as pdfium  # noqa: PLC0415  PDFium, for those who have PDFs
 
-        from indexer.media import pages  # noqa: PLC0415
-    except ImportError:
-        return {}
+    from indexer.media import pages  # noqa: PLC0415
+
     told: dict[str, str] = {}
     with suppress(MediaError, *_ERRORS):
         with _opened(source) as file:

@@ -1,7 +1,8 @@
-"""The bytes of candidates: of files, of archives' members, and of what URLs give."""
+"""The bytes of candidates: of files, of archives' members, of what URLs give, and of objects in cloud storage."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,14 +16,16 @@ from indexer.media.decode import read_file
 from indexer.media.discover import Candidate, is_url, member_of, path_of
 from indexer.media.entries import Limits
 from indexer.media.formats import IMAGE_SUFFIXES, SEQUENCE_TYPES, SNIFF_BYTES, sniff
+from indexer.media.object_urls import is_object
 from indexer.media.originals import UPLOAD, Originals
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.media.fetch import Fetcher
+    from indexer.media.objects import Objects
 
 _FETCHES = 8
-"""URLs that are fetched at once; a host has its own, lower number."""
+"""URLs and objects that are fetched at once; a host has its own, lower number."""
 
 
 class Contents:
@@ -35,7 +38,9 @@ class Contents:
         self._members = self._stack.enter_context(Reader(limits))
         self._originals = Originals.of(settings)
         self._pool: ThreadPoolExecutor | None = None
-        self._fetcher: Fetcher | None = None
+        self._lock = threading.Lock()
+        self._fetches: Fetcher | None = None
+        self._clouds: Objects | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,12 +53,12 @@ class Contents:
 
         A video or PDF on disk is given by its path: it may be larger than what is read into memory.
         """
-        urls = [each.source for each in candidates if each.text is None and is_url(each.source)]
-        fetched = self._fetched(urls) if urls else None
+        away = [each for each in candidates if each.text is None and _is_away(each.source)]
+        fetched = self._fetched(away) if away else None
         for candidate in candidates:
             if candidate.text is not None:
                 yield candidate, candidate.text.encode("utf-8", "replace")
-            elif fetched is not None and is_url(candidate.source):
+            elif fetched is not None and _is_away(candidate.source):
                 yield candidate, next(fetched)
             else:
                 try:
@@ -73,23 +78,43 @@ class Contents:
             raise MediaGone("The archive is no longer there.")
         return self._members.read(*inside, place=candidate.member, version=(candidate.size, candidate.mtime_ns))
 
-    def _fetched(self, urls: list[str]) -> Iterator[bytes | MediaError]:
-        if self._pool is None or self._fetcher is None:
-            from indexer.media.fetch import Fetcher  # noqa: PLC0415  TLS and a resolver, for those who have URLs
-
-            settings = self._settings
-            self._fetcher = self._stack.enter_context(
-                Fetcher(max_bytes=settings.max_bytes, allow=settings.fetch_allowed, deadline=settings.fetch_deadline)
-            )
+    def _fetched(self, candidates: list[Candidate]) -> Iterator[bytes | MediaError]:
+        if self._pool is None:
             self._pool = self._stack.enter_context(ThreadPoolExecutor(_FETCHES, "fetch"))
-        return map_ahead(self._pool, self._fetch, urls, ahead=_FETCHES)
+        return map_ahead(self._pool, self._fetch, candidates, ahead=_FETCHES)
 
-    def _fetch(self, url: str) -> bytes | MediaError:
-        assert self._fetcher is not None  # noqa: S101
+    def _fetch(self, candidate: Candidate) -> bytes | MediaError:
         try:
-            return self._fetcher.fetch(url).data
+            if is_object(candidate.source):
+                return self._objects().read(candidate.source, size=candidate.size)
+            return self._fetcher().fetch(candidate.source).data
         except MediaError as error:
             return error
+
+    def _fetcher(self) -> Fetcher:
+        from indexer.media.fetch import Fetcher  # noqa: PLC0415  TLS and a resolver, for those who have URLs
+
+        settings = self._settings
+        with self._lock:
+            if self._fetches is None:
+                self._fetches = self._stack.enter_context(
+                    Fetcher(
+                        max_bytes=settings.max_bytes, allow=settings.fetch_allowed, deadline=settings.fetch_deadline
+                    )
+                )
+            return self._fetches
+
+    def _objects(self) -> Objects:
+        from indexer.media.objects import Objects  # noqa: PLC0415  for those who have cloud storage
+
+        with self._lock:
+            if self._clouds is None:
+                self._clouds = self._stack.enter_context(Objects(self._settings))
+            return self._clouds
+
+
+def _is_away(source: str) -> bool:
+    return is_url(source) or is_object(source)
 
 
 def _is_long(path: Path) -> bool:

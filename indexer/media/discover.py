@@ -30,7 +30,8 @@ from indexer.errors import (
 from indexer.media.archives import is_archive, members
 from indexer.media.columns import BadRow, Columns
 from indexer.media.entries import Limits, Place
-from indexer.media.formats import IMAGE_SUFFIXES, SNIFF_BYTES, sniff
+from indexer.media.formats import IMAGE_SUFFIXES, MEDIA_SUFFIXES, SNIFF_BYTES, sniff
+from indexer.media.object_urls import check_object, is_object
 from indexer.media.payloads import MAX_TEXT, SIDECAR_SUFFIXES, from_sidecar, too_long
 from indexer.media.samples import SEPARATOR
 from indexer.media.tables import TEXT_SUFFIXES, check_extra, rows
@@ -38,6 +39,7 @@ from indexer.report import Failure
 from indexer.settings import Settings
 
 _ESCAPED = "file:"
+_SCHEMES = "Name a http(s)://, s3://, gs:// or az:// URL."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -77,6 +79,7 @@ def discover(
 
     Raises:
         SourceNotFound: a path is not there, a glob matches nothing, or a URL is of a kind that is not read.
+        UrlRefused: a URL of cloud storage that names more than a bucket and a key.
         MissingExtra: a table's format needs an extra that is not installed.
     """
     named = [each for source in sources for each in _named(source)]
@@ -124,6 +127,9 @@ def _named(source: str) -> Sequence[Path | str]:
     """The paths that a source names; a URL is given as it is."""
     if is_url(source):
         return [source]
+    if is_object(source):
+        check_object(source)
+        return [source]
     path = Path(source).expanduser()
     if os.path.lexists(path):
         return [path]
@@ -132,7 +138,7 @@ def _named(source: str) -> Sequence[Path | str]:
             return [Path(match) for match in matches]
         raise SourceNotFound(f"The pattern {source!r} matches nothing.")
     if _SCHEME.match(source):
-        raise SourceNotFound(f"{source[:200]!r} is no URL of a kind that is read.", remedy="Name a http(s):// URL.")
+        raise SourceNotFound(f"{source[:200]!r} is no URL of a kind that is read.", remedy=_SCHEMES)
     raise SourceNotFound(f"There is no {source!r}.")
 
 
@@ -149,7 +155,7 @@ class _Walk:
         """What these paths and URLs are, or what is below them."""
         for path in named:
             if isinstance(path, str):
-                yield Candidate(path)
+                yield from (Candidate(path),) if is_url(path) else self._objects(path)
             elif path.is_dir():
                 yield from self._folder(path, ())
             elif path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
@@ -158,6 +164,16 @@ class _Walk:
                 yield from self._members(path, path.stat())
             else:
                 yield _candidate(path)
+
+    def _objects(self, url: str) -> Iterator[Candidate | Failure]:
+        from indexer.media.objects import Objects  # noqa: PLC0415  for those who have cloud storage
+
+        with Objects(self._settings) as objects:
+            for each in objects.listed(url, suffixes=MEDIA_SUFFIXES, counts=self._report):
+                if isinstance(each, Failure):
+                    yield each
+                else:
+                    yield Candidate(each.source, size=each.size, mtime_ns=each.mtime_ns)
 
     def _folder(self, folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Candidate | Failure]:
         """The files below a folder, by name; `above` are the folders on the way here, which a link may lead back to."""
@@ -224,12 +240,10 @@ class _Walk:
 def _of_row(where: str, named: str, folder: Path, payload: dict[str, Any], item_id: str | None) -> Candidate | Failure:
     """What a row of a table in this folder names."""
     named = named.strip() if _SCHEME.match(named.lstrip()) else named
-    if is_url(named):
+    if is_url(named) or is_object(named):
         return Candidate(named, payload=payload, id=item_id)
     if _SCHEME.match(named):
-        return Failure(
-            where, UnsupportedFormat(f"{named[:200]!r} is no http:// or https:// URL.", remedy="Name a file.")
-        )
+        return Failure(where, UnsupportedFormat(f"{named[:200]!r} is no URL of a kind that is read.", remedy=_SCHEMES))
     found = _candidate(folder / named)
     if isinstance(found, Failure):
         # Path.exists raises where a name is too long.

@@ -1,7 +1,7 @@
 """One file into its pictures: the frames of a video, the frames of an animation, the pages of a PDF.
 
 They come one at a time, and one at a time is held. As for images, the type is told by content, and the pixel cap is
-checked before a pixel is decoded. Videos and PDFs need the extra `media`.
+checked before a pixel is decoded.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def frames(
 
     Raises:
         EmptyFile: it has no bytes.
-        UnsupportedFormat: by content, or because the extra `media` is not installed.
+        UnsupportedFormat: by content.
         NoVideo: a video file without a video stream, or without a picture in it.
         Encrypted: a PDF that opens with a password only.
         TooManyPixels: by the header, nothing was decoded.
@@ -143,18 +143,14 @@ def frame_at(
         media_type = media_type or sniff(file.read(SNIFF_BYTES))
         match SEQUENCE_TYPES.get(media_type or ""):
             case "video" if media_type:
-                try:
-                    from indexer.media.video import picture_at  # noqa: PLC0415  FFmpeg is an extra, and 60 ms
-                except ImportError as error:
-                    raise _not_installed("Videos are", "PyAV") from error
+                from indexer.media.video import picture_at  # noqa: PLC0415  FFmpeg takes 60 ms
+
                 return picture_at(
                     file, media_type, seconds or 0.0, max_pixels=limits.max_pixels, threads=limits.threads
                 )[0]
             case "document":
-                try:
-                    from indexer.media.pages import page_at  # noqa: PLC0415  PDFium is an extra
-                except ImportError as error:
-                    raise _not_installed("PDFs are", "pypdfium2") from error
+                from indexer.media.pages import page_at  # noqa: PLC0415  PDFium, for those who have PDFs
+
                 return page_at(data_or_path, page or 1, target=target, max_pixels=limits.max_pixels).image
             case "animation" if media_type:
                 return _of_animation_at(data_or_path, media_type, limits, seconds or 0.0)
@@ -174,10 +170,8 @@ def _opened(data_or_path: bytes | Path) -> BinaryIO:
 
 
 def _of_video(file: BinaryIO, media_type: str, limits: Limits) -> Iterator[Frame]:
-    try:
-        from indexer.media.video import pictures  # noqa: PLC0415  FFmpeg is an extra, and 60 ms
-    except ImportError as error:
-        raise _not_installed("Videos are", "PyAV") from error
+    from indexer.media.video import pictures  # noqa: PLC0415  FFmpeg takes 60 ms
+
     found = pictures(
         file,
         media_type,
@@ -192,19 +186,11 @@ def _of_video(file: BinaryIO, media_type: str, limits: Limits) -> Iterator[Frame
 
 
 def _of_pdf(source: bytes | Path, limits: Limits, target: int | None) -> Iterator[Frame]:
-    try:
-        from indexer.media.pages import pages  # noqa: PLC0415  PDFium is an extra
-    except ImportError as error:
-        raise _not_installed("PDFs are", "pypdfium2") from error
+    from indexer.media.pages import pages  # noqa: PLC0415  PDFium, for those who have PDFs
+
     found = pages(source, target=target, most=limits.pdf_pages, max_pixels=limits.max_pixels)
     for index, (image, number, text) in enumerate(found):
         yield Frame(image, index, None, number, *image.size, text)
-
-
-def _not_installed(what: str, library: str) -> UnsupportedFormat:
-    return UnsupportedFormat(
-        f"{what} read with {library}, which is not installed.", remedy="pip install 'crosslens[media]'"
-    )
 
 
 def _of_animation(data_or_path: bytes | Path, media_type: str, limits: Limits) -> Iterator[Frame]:

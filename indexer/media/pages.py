@@ -1,8 +1,7 @@
 """A PDF's pages as pictures, with their text.
 
 PDFium draws what a page shows. The environment that would fill forms and run scripts is never set up. A page's size in
-pixels is chosen before it is drawn, so a page of any size in inches is as large as is asked for. Importing this module
-needs the extra `media`.
+pixels is chosen before it is drawn, so a page of any size in inches is as large as is asked for.
 """
 
 from __future__ import annotations

@@ -117,8 +117,6 @@ def _taps(side: int) -> tuple[NDArray[np.intp], Floats]:
     They are those of two passes of a box of half the distance between places.
     """
     picked = ((np.arange(_SAMPLES) + 0.5) * side / _SAMPLES).astype(np.intp)[:, None]
-    if side == _SAMPLES:
-        return _shared(picked), _shared(np.ones((_SAMPLES, 1), np.float32))
     window = -(-side // (2 * _SAMPLES))
     right = (window + 2) // 2 - 1
     left = window - 1 - right

@@ -2,7 +2,7 @@
 
 FFmpeg (through PyAV) gets the file's bytes and the one demuxer for the sniffed type: it guesses no format, and opens no
 other file and no address. The pixel cap holds for what the header declares and for what the decoder would allocate.
-Sound is not decoded. Importing this module needs the extra `media`.
+Sound is not decoded.
 """
 
 from __future__ import annotations

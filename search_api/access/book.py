@@ -28,8 +28,6 @@ FRESH_SECONDS = 2.0
 USABLE_SECONDS = 5.0
 UNKNOWN_SECONDS = 0.25
 """An id that is not there may have been made just now: then it is looked for again, but not for every wrong guess."""
-AWAY_SECONDS = 1.0
-"""How long a store that did not answer is left alone."""
 USED_EVERY = timedelta(minutes=1)
 """How often it is written down that a key was used."""
 
@@ -56,7 +54,7 @@ class KeyBook:
         self._reading = threading.Lock()
         self._keys: Mapping[str, Key] = {}
         self._read_at = float("-inf")
-        self._away_since = float("-inf")
+        self._away_until = float("-inf")
         self._noted: dict[str, datetime] = {}
 
     def demanded(self) -> bool:
@@ -130,13 +128,14 @@ class KeyBook:
 
     def _read(self) -> None:
         """With the lock held."""
-        now = self._clock()
-        if now - self._away_since >= AWAY_SECONDS:
+        began = self._clock()
+        if began >= self._away_until:
             try:
                 self._keys, self._read_at = self.store.all(), self._clock()
                 return
             except KeysUnavailable as error:
-                self._away_since = self._clock()
+                # It is left alone for as long as it kept us waiting: others wait for the lock meanwhile.
+                self._away_until = 2 * self._clock() - began
                 _log.warning("the keys cannot be read", detail=error.message)
         if self._age() >= USABLE_SECONDS:
             raise KeysUnavailable("The keys cannot be read.", retry_after=2)

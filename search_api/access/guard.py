@@ -91,7 +91,7 @@ class Guard:
         Raises:
             KeysUnavailable: it depends on whether there is one, and nobody knows.
         """
-        return self._public or self.book.demanded()
+        return self.book.demanded() or self._public
 
     def lets_in(self, headers: Mapping[str, str]) -> bool:
         """Whether a request with these headers (named as in WSGI, without HTTP_) may send a large body."""
@@ -113,7 +113,7 @@ class Guard:
         try:
             demanded = self.demanded()
         except KeysUnavailable:
-            if not free:
+            if not free or (need is not None and need.readiness):
                 raise
             demanded = True
         if not demanded:

@@ -49,8 +49,8 @@ class Need:
     without_key: Literal["nobody", "local", "anybody"] = "nobody"
     """Who is answered without a key: nobody, this machine, anybody."""
     body: Body | None = None
-    guarded_details: bool = False
-    """Without a key, and from elsewhere, the answer says whether, not why."""
+    readiness: bool = False
+    """It says whether the server can answer; without a key, and from elsewhere, not why; and not without the keys."""
     listed: tuple[str, str] = ("", "")
     """With `Scope.LISTED`: the answer's member that lists, and which member of each one names its collection."""
 
@@ -59,7 +59,7 @@ READ, WRITE, ADMIN = Role.READ, Role.WRITE, Role.ADMIN
 
 NEEDS: Mapping[str, Need] = {
     "GET /healthz": Need(READ, without_key="anybody"),
-    "GET /readyz": Need(READ, without_key="anybody", guarded_details=True),
+    "GET /readyz": Need(READ, without_key="anybody", readiness=True),
     # Who may without a key is a setting.
     "GET /metrics": Need(READ, Scope.EVERYTHING),
     "GET /openapi.json": Need(READ, without_key="anybody"),

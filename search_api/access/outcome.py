@@ -25,7 +25,7 @@ def narrow(response: Response, need: Need, key: Key | None, *, local: bool) -> N
         body = response.get_json()
         body[member] = [each for each in body[member] if key.sees(each[name])]
         response.set_data(json.dumps(body))
-    if need.guarded_details and key is None and not local and response.is_json:
+    if need.readiness and key is None and not local and response.is_json:
         body = response.get_json()
         kept = {name: value for name, value in body.items() if name != "parts"}
         if "detail" in kept:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.duplicates import By, Duplicates, Entry, HashIndex, find_duplicates, gather, hashes, search
+from indexer.duplicates import By, Duplicates, Entry, HashIndex, compare, find_duplicates, gather, hashes, search
 from indexer.duplicates.hashes import as_words, compare_all
 from indexer.edge.files import FileLock
 from indexer.errors import InvalidRequest, InvalidVector, TooBusy
@@ -264,6 +264,7 @@ def test_groups_of_pictures_are_as_defined(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "_BLOCK", block)
         patch.setattr(hashes, "_TAIL", 16)
+        patch.setattr(compare, "_TRIANGLE", 8)
         found = find_duplicates(batches(entries), by=By.PICTURE, folder=tmp_path_factory.mktemp("search"))
     assert groups_of(found) == as_defined(entries, distances(values, values), 31)
 
@@ -390,10 +391,45 @@ def test_neighbours_of_the_index_give_the_same_groups_if_they_miss_nothing(
     assert rounded(groups_of(found)) == rounded(as_defined(entries, distance, 0.1))
 
 
+def test_of_two_representatives_as_near_the_better_one_has_the_member(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_BLOCK", 1)
+    best, second, member = (
+        replace(entry, pixels=pixels)
+        for entry, pixels in zip(entries_of(random_hashes(3)), (900, 500, 100), strict=True)
+    )
+    # The best does not have the member in its list; so the second one, whose turn comes earlier, has it first.
+    lists = {best.id: [], second.id: [(member.id, 0.96)], member.id: [(best.id, 0.96)]}
+    found = find_duplicates(
+        [[member, second, best]], by=By.ALIKE, folder=tmp_path, neighbours=lambda ids: [lists[each] for each in ids]
+    )
+    assert {owner: [each for each, _ in members] for owner, members in groups_of(found).items()} == {
+        best.id: [member.id]
+    }
+
+
+def test_what_belongs_to_a_group_is_not_compared_with_again(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[HashIndex] = []
+
+    def watched() -> HashIndex:
+        made.append(HashIndex())
+        return made[-1]
+
+    monkeypatch.setattr(compare, "HashIndex", watched)
+    values = random_hashes(5)[np.arange(300) % 5]
+    found = find_duplicates(batches(entries_of(values)), by=By.PICTURE, folder=tmp_path)
+    assert found is not None
+    assert [len(index) for index in made] == [found.groups_count] == [5]
+
+
 def test_a_vector_equals_itself_at_a_threshold_of_one(tmp_path: Path) -> None:
-    entries, _ = with_vectors(np.repeat(vectors_of(5), 2, axis=0))
+    vectors = np.random.default_rng(0).normal(size=(200, 77)).astype(np.float32)
+    entries, _ = with_vectors(np.repeat(vectors, 2, axis=0))
     found = find_duplicates([entries], by=By.ALIKE, threshold=1.0, folder=tmp_path)
-    assert len(groups_of(found)) == 5
+    assert len(groups_of(found)) == 200
 
 
 def test_too_many_vectors_are_refused_and_a_vector_without_length_left_out(

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 
@@ -30,6 +31,8 @@ from indexer.settings import Settings
 from indexer.store import Collection, open_store
 from tests.hostile import photo
 from tests.packing import KINDS, encrypted, pack, regular, special, tar_of, write_tar
+from tests.s3 import BUCKET, s3_server
+from workers.references import from_reference, to_reference
 
 PHOTOS = [(f"{number:02}.jpg", photo(number)) for number in range(8)]
 
@@ -406,6 +409,29 @@ def test_a_url_is_a_source_of_its_own(collection, encoder, settings, tmp_path, s
     assert sorted(asked) == ["/0.jpg", "/1.jpg", "/2.jpg"]
     with pytest.raises(SourceNotFound, match="no URL of a kind"):
         run(collection, encoder, allowed, "gopher://example.org/1.jpg")
+
+
+def test_objects_of_a_bucket_are_read_where_they_lie(collection, encoder, settings, tmp_path, monkeypatch) -> None:
+    with s3_server(monkeypatch) as address:
+        client = boto3.client("s3", endpoint_url=address)
+        for number in range(3):
+            client.put_object(Bucket=BUCKET, Key=f"photos/{number}.jpg", Body=photo(number))
+        client.put_object(Bucket=BUCKET, Key="photos/readme.md", Body=b"nothing")
+        client.put_object(Bucket=BUCKET, Key="photos/bad.png", Body=b"nothing")
+        first = run(collection, encoder, settings, f"s3://{BUCKET}/photos")
+        assert (counts(first), first.passed_over) == ((3, 0, 1), 1)
+        assert codes(first, tmp_path) == {f"s3://{BUCKET}/photos/bad.png": "not_an_image"}
+        assert stored_of(collection, photo(1)).record.locations[0].source == f"s3://{BUCKET}/photos/1.jpg"
+        again = run(collection, encoder, settings, f"s3://{BUCKET}/photos/*.jpg")
+        assert (counts(again), again.decoded) == ((0, 3, 0), 0)
+        table = tmp_path / "table.csv"
+        table.write_text(f"path,caption\ns3://{BUCKET}/photos/2.jpg,the last\n")
+        assert counts(run(collection, encoder, settings, table)) == (1, 0, 0)
+        assert stored_of(collection, photo(2)).payload["caption"] == "the last"
+        found = Candidate(f"s3://{BUCKET}/photos/0.jpg", size=5, mtime_ns=7)
+        assert from_reference(to_reference(found)) == found
+    with pytest.raises(SourceNotFound, match="no URL of a kind"):
+        run(collection, encoder, settings, "ftp://example.org/1.jpg")
 
 
 def test_all_at_once(collection, encoder, settings, tmp_path) -> None:

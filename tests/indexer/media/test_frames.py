@@ -5,7 +5,6 @@ import hashlib
 import io
 import socket
 import struct
-import sys
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
@@ -920,18 +919,6 @@ class TestAnyFile:
                 taken(path)
         with pytest.raises(CrosslensError):  # a claim that content does not bear out
             list(frames(b"hello", media_type="image/png", limits=limits()))
-
-    @pytest.mark.parametrize(
-        ("library", "module", "data"),
-        [("av", "video", b"\0\0\0\x14ftypqt  \0\0\2\0qt  "), ("pypdfium2", "pages", b"%PDF-1.4")],
-    )
-    def test_without_the_extra(self, library: str, module: str, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, f"indexer.media.{module}")
-        monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(UnsupportedFormat, match="not installed") as caught:
-            taken(data)
-        assert caught.value.remedy == "pip install 'crosslens[media]'"
-        assert len(taken(animated("GIF", numbered(2)))) == 2
 
     def test_limits_are_as_set(self) -> None:
         chosen = Settings(

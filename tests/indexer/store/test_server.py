@@ -118,7 +118,7 @@ def test_a_new_collection_is_made_as_the_settings_ask(fake: FakeQdrant, protocol
             "unindexed_filtering_retrieve": False,
             "unindexed_filtering_update": False,
         },
-        "metadata": {"model": "m", "fingerprint": "f" * 16},
+        "metadata": {"name": "c", "model": "m", "fingerprint": "f" * 16},
     }
 
 
