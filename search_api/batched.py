@@ -1,7 +1,12 @@
-"""An encoder that many threads ask at once: what they ask for within a moment is embedded in one run."""
+"""An encoder that many threads ask at once: what they ask for within a moment is embedded in one run.
+
+Texts that were asked for lately are remembered: people page, filter and repeat.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -16,6 +21,9 @@ from indexer.models.encoder import MAX_BATCH, Encoder, TextEmbeddings
 
 Vectors = NDArray[np.float32]
 
+REMEMBERED = 4096
+"""Texts whose vectors are kept: 10 MB at 640 dimensions."""
+
 
 class BatchedEncoder(Encoder):
     """An encoder whose runs are shared among threads. Close it, or use it as a context."""
@@ -24,6 +32,8 @@ class BatchedEncoder(Encoder):
         super().__init__(encoder.bundle)
         self._encoder = encoder
         self._texts: MicroBatcher[str, tuple[Vectors, bool]] = MicroBatcher(self._text_results, max_batch=MAX_BATCH)
+        self._known: OrderedDict[str, tuple[Vectors, bool]] = OrderedDict()
+        self._lock = threading.Lock()
         self._pixels: MicroBatcher[Vectors, Vectors] = MicroBatcher(self._pixel_results, max_batch=MAX_BATCH)
 
     @property
@@ -36,9 +46,18 @@ class BatchedEncoder(Encoder):
         self._encoder.warm_up(max_batch)
 
     def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
-        """As `Encoder.encode_texts`, in a run that other threads may share."""
-        begun = [self._texts.begin(text) for text in texts]
-        embedded = [each.result() for each in begun]
+        """As `Encoder.encode_texts`, from memory or in a run that other threads may share."""
+        with self._lock:
+            known = {text: self._known[text] for text in texts if text in self._known}
+            for text in known:
+                self._known.move_to_end(text)
+        begun = {text: self._texts.begin(text) for text in texts if text not in known}
+        known |= {text: each.result() for text, each in begun.items()}
+        with self._lock:
+            self._known |= {text: known[text] for text in begun}
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        embedded = [known[text] for text in texts]
         vectors = [vector for vector, _ in embedded]
         return TextEmbeddings(
             vectors=np.stack(vectors) if vectors else np.empty((0, self.dimension), dtype=np.float32),

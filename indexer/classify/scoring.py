@@ -83,7 +83,7 @@ class Scale:
 
 
 def scale_of(modality: Modality, manifest: Manifest, others: int) -> Scale:
-    """How cosines of labels with pictures, or with texts, become logits; `others` is how many other things there are."""
+    """How cosines of labels with pictures, or with texts, become logits; `others` counts the other things."""
     direction: Literal["text_to_image", "text_to_text"] = "text_to_image" if modality == "image" else "text_to_text"
     if (own := manifest.calibration.get(direction)) is not None:
         return Scale("model", BASE_RATE, own.scale, own.bias)

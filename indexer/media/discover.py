@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +32,8 @@ from indexer.media.archives import is_archive, members
 from indexer.media.columns import BadRow, Columns
 from indexer.media.entries import Limits, Place
 from indexer.media.formats import IMAGE_SUFFIXES, MEDIA_SUFFIXES, SNIFF_BYTES, sniff
-from indexer.media.object_urls import check_object, is_object
+from indexer.media.object_urls import ObjectUrl, check_object, is_object
+from indexer.media.objects import Objects
 from indexer.media.payloads import MAX_TEXT, SIDECAR_SUFFIXES, from_sidecar, too_long
 from indexer.media.samples import SEPARATOR
 from indexer.media.tables import TEXT_SUFFIXES, check_extra, rows
@@ -78,9 +80,10 @@ def discover(
     the environment.
 
     Raises:
-        SourceNotFound: a path is not there, a glob matches nothing, or a URL is of a kind that is not read.
-        UrlRefused: a URL of cloud storage that names more than a bucket and a key.
-        MissingExtra: a table's format needs an extra that is not installed.
+        SourceNotFound: a path or bucket is not there, or a glob matches nothing.
+        UrlRefused: a URL of a kind that is not read, or one of cloud storage that names more than a bucket and a key.
+        AccessDenied, FetchFailed, FetchTimeout: cloud storage does not let itself be listed.
+        MissingExtra: a table's format, or a cloud, needs an extra that is not installed.
     """
     named = [each for source in sources for each in _named(source)]
     for each in named:
@@ -88,7 +91,14 @@ def discover(
             check_extra(each)
     settings = settings or Settings()
     own = {_identity(folder) for folder in (beneath, settings.media_folder) if folder is not None and folder.exists()}
-    return _Walk(report, settings, own).all(named)
+    with ExitStack() as stack:
+        walk = _Walk(report, settings, own, stack.enter_context(Objects(settings)))
+        looked_up = [walk.listed(each) if isinstance(each, str) and is_object(each) else each for each in named]
+        return walk.all(looked_up, stack.pop_all())
+
+
+_Source = Path | str | Iterator[Candidate | Failure]
+"""A source that was looked up: a path, a URL, or what is in cloud storage."""
 
 
 def source_of(path: Path) -> str:
@@ -137,43 +147,47 @@ def _named(source: str) -> Sequence[Path | str]:
         if matches := sorted(glob.iglob(str(path), recursive=True)):  # noqa: PTH207  Path.glob knows no absolute patterns
             return [Path(match) for match in matches]
         raise SourceNotFound(f"The pattern {source!r} matches nothing.")
-    if _SCHEME.match(source):
-        raise SourceNotFound(f"{source[:200]!r} is no URL of a kind that is read.", remedy=_SCHEMES)
+    check_object(source)
     raise SourceNotFound(f"There is no {source!r}.")
 
 
 class _Walk:
     """A walk over sources, with what its parts share."""
 
-    def __init__(self, report: Counts, settings: Settings, own: set[tuple[int, int]]) -> None:
+    def __init__(self, report: Counts, settings: Settings, own: set[tuple[int, int]], objects: Objects) -> None:
         self._report = report
+        self._objects = objects
         self._own = own
         self._settings = settings
         self._limits = Limits(settings.max_bytes, settings.max_archive_bytes, settings.max_archive_members)
 
-    def all(self, named: Sequence[Path | str]) -> Iterator[Candidate | Failure]:
-        """What these paths and URLs are, or what is below them."""
-        for path in named:
-            if isinstance(path, str):
-                yield from (Candidate(path),) if is_url(path) else self._objects(path)
-            elif path.is_dir():
-                yield from self._folder(path, ())
-            elif path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
-                yield from self._rows(path)
-            elif is_archive(path.name) and path.is_file() and not _shows_image(path):
-                yield from self._members(path, path.stat())
-            else:
-                yield _candidate(path)
+    def all(self, named: Sequence[_Source], until: ExitStack) -> Iterator[Candidate | Failure]:
+        """What these paths and URLs are, what is below them, or what was looked up; `until` is closed after it."""
+        with until:
+            for each in named:
+                yield from self._one(each)
 
-    def _objects(self, url: str) -> Iterator[Candidate | Failure]:
-        from indexer.media.objects import Objects  # noqa: PLC0415  for those who have cloud storage
+    def listed(self, url: str) -> Iterator[Candidate | Failure]:
+        """The objects that a URL of cloud storage names; it is looked up at once."""
+        found = self._objects.listed(url, suffixes=MEDIA_SUFFIXES, counts=self._report)
+        return (
+            each if isinstance(each, Failure) else Candidate(each.source, size=each.size, mtime_ns=each.mtime_ns)
+            for each in found
+        )
 
-        with Objects(self._settings) as objects:
-            for each in objects.listed(url, suffixes=MEDIA_SUFFIXES, counts=self._report):
-                if isinstance(each, Failure):
-                    yield each
-                else:
-                    yield Candidate(each.source, size=each.size, mtime_ns=each.mtime_ns)
+    def _one(self, source: _Source) -> Iterator[Candidate | Failure]:
+        if isinstance(source, Iterator):
+            yield from source
+        elif isinstance(source, str):
+            yield Candidate(source)
+        elif source.is_dir():
+            yield from self._folder(source, ())
+        elif source.suffix.lower() in TEXT_SUFFIXES and source.is_file():
+            yield from self._rows(source)
+        elif is_archive(source.name) and source.is_file() and not _shows_image(source):
+            yield from self._members(source, source.stat())
+        else:
+            yield _candidate(source)
 
     def _folder(self, folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Candidate | Failure]:
         """The files below a folder, by name; `above` are the folders on the way here, which a link may lead back to."""
@@ -240,8 +254,14 @@ class _Walk:
 def _of_row(where: str, named: str, folder: Path, payload: dict[str, Any], item_id: str | None) -> Candidate | Failure:
     """What a row of a table in this folder names."""
     named = named.strip() if _SCHEME.match(named.lstrip()) else named
-    if is_url(named) or is_object(named):
+    if is_url(named):
         return Candidate(named, payload=payload, id=item_id)
+    if is_object(named):
+        try:
+            check_object(named)
+            return Candidate(str(ObjectUrl.parse(named)), payload=payload, id=item_id)
+        except CrosslensError as error:
+            return Failure(where, error)
     if _SCHEME.match(named):
         return Failure(where, UnsupportedFormat(f"{named[:200]!r} is no URL of a kind that is read.", remedy=_SCHEMES))
     found = _candidate(folder / named)

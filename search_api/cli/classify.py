@@ -61,6 +61,8 @@ def classify(
     """
     if bool(names) == bool(labels_from):
         raise click.UsageError("Name the labels: --label cat --label dog, or --labels FILE.")
+    if labels_from and multi:
+        raise click.UsageError("--multi goes with --label; a label set says itself whether several may fit.")
     if write == bool(photos or text or item):
         raise click.UsageError("Say what to classify: photos, --text, --item, or the collection with --write.")
     if write and not labels_from:

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     type=click.Choice([kind.value for kind in Kind]),
     help="Find images or texts alone. Unset, a collection of both is answered by turns, the best image first.",
 )
-@click.option("--filter", "filter_json", metavar="JSON", help="A filter in Qdrant's language, over the payload.")
+@click.option(
+    "--filter",
+    "among",
+    metavar="FILTER",
+    help="Such as 'tags:beach year>=2020 -kind:video', or JSON in Qdrant's language.",
+)
+@click.option("--diversity", type=click.FloatRange(0, 1), default=0.0, help="How much results should differ: 0 to 1.")
+@click.option("--min-relevance", type=click.FloatRange(0, 1), help="Leave out what is less probable than that.")
+@click.option("--collapse", type=click.Choice(["bytes", "picture", "alike"]), multiple=True, help="Give the same once.")
+@click.option("--order-by", metavar="FIELD", help="Order the best by a field of the payload; -FIELD is descending.")
+@click.option("--frames", is_flag=True, help="All frames and pages of a file that fit, not the best one alone.")
+@click.option("--explain", is_flag=True, help="With --json: what each term had in each result.")
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also write the results as a page to look at."
 )
@@ -38,7 +49,13 @@ def search(
     item: tuple[str, ...],
     limit: int,
     kind: str | None,
-    filter_json: str | None,
+    among: str | None,
+    diversity: float,
+    min_relevance: float | None,
+    collapse: tuple[str, ...],
+    order_by: str | None,
+    frames: bool,
+    explain: bool,
     sheet: Path | None,
     settings: Settings,
     as_json: bool,
@@ -57,8 +74,17 @@ def search(
     pictures = [_picture(path, settings) for path in image]
     terms: list[dict[str, Any]] = [{"text": text}] if text else []
     terms += [{"image": picture} for picture in pictures] + [{"item": each} for each in item]
-    among = parse_json(filter_json.encode(), "--filter") if filter_json else None
-    request = SearchRequest.parse({"query": terms, "limit": limit, "kind": kind, "filter": among})
+    options = {"kind": kind, "order_by": order_by, "min_relevance": min_relevance, "collapse": list(collapse)}
+    options |= {"diversity": diversity, "explain": explain}
+    request = SearchRequest.parse(
+        {
+            "query": terms,
+            "limit": limit,
+            "filter": parse_json(among.encode(), "--filter") if among and among.lstrip()[:1] == "{" else among,
+            **({"group_by": None} if frames else {}),
+            **{name: value for name, value in options.items() if value},
+        }
+    )
     with local_engine(settings) as engine:
         answer = engine.search(request)
     if sheet is not None:

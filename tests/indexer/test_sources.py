@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from indexer import planning
-from indexer.errors import MediaGone, SourceNotFound
+from indexer.errors import MediaGone, SourceNotFound, UrlRefused
 from indexer.items import content_id, sha256_hex
 from indexer.media.archives import Reader
 from indexer.media.discover import Candidate, discover, path_of
@@ -407,7 +407,7 @@ def test_a_url_is_a_source_of_its_own(collection, encoder, settings, tmp_path, s
     assert stored_of(collection, photo(2)).record.locations[0].source == urls[2]
     assert counts(run(collection, encoder, allowed, urls[2])) == (0, 1, 0)
     assert sorted(asked) == ["/0.jpg", "/1.jpg", "/2.jpg"]
-    with pytest.raises(SourceNotFound, match="no URL of a kind"):
+    with pytest.raises(UrlRefused):
         run(collection, encoder, allowed, "gopher://example.org/1.jpg")
 
 
@@ -430,7 +430,9 @@ def test_objects_of_a_bucket_are_read_where_they_lie(collection, encoder, settin
         assert stored_of(collection, photo(2)).payload["caption"] == "the last"
         found = Candidate(f"s3://{BUCKET}/photos/0.jpg", size=5, mtime_ns=7)
         assert from_reference(to_reference(found)) == found
-    with pytest.raises(SourceNotFound, match="no URL of a kind"):
+        with pytest.raises(SourceNotFound, match="no bucket"):
+            run(collection, encoder, settings, tmp_path, "s3://nobodys-bucket/x")
+    with pytest.raises(UrlRefused):
         run(collection, encoder, settings, "ftp://example.org/1.jpg")
 
 

@@ -109,3 +109,15 @@ def test_shared_runs_give_the_same_vectors(encoder: Encoder) -> None:
         assert np.allclose(batched.encode_texts(texts).vectors, encoder.encode_texts(texts).vectors, atol=1e-6)
         assert batched.encode_texts([]).vectors.shape == (0, encoder.dimension)
         assert batched.encode_texts(["red " * 40]).truncated == [True]
+
+
+def test_a_text_that_was_asked_for_is_remembered_and_the_oldest_forgotten(encoder: Encoder, monkeypatch) -> None:
+    monkeypatch.setattr("search_api.batched.REMEMBERED", 2)
+    with BatchedEncoder(encoder) as batched:
+        asked: list[str] = []
+        run = batched._encoder.encode_texts
+        monkeypatch.setattr(batched._encoder, "encode_texts", lambda texts: asked.extend(texts) or run(texts))
+        for text in ("red", "blue", "red", "green", "red", "blue"):
+            assert np.allclose(batched.encode_texts([text]).vectors, run([text]).vectors, atol=1e-6)
+        assert asked == ["red", "blue", "green", "blue"]
+        assert batched.encode_texts(["red", "red"]).vectors.shape == (2, encoder.dimension)

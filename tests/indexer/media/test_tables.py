@@ -304,7 +304,7 @@ def test_rows_become_candidates(tmp_path: Path) -> None:
     table = write(
         tmp_path / "in" / "x.csv",
         f"picture,caption,n,id\na.jpg,one,1,A\n../b.jpg,,2,\n{elsewhere},,3,\n HTTPS://example.org/c.jpg ,c,4,\n"
-        "gone.jpg,,5,\ns3://bucket/x.jpg,,6,\n.,,7,\n"
+        "gone.jpg,,5,\nmemory://bucket/x.jpg,,6,\n.,,7,\n"
         + "x" * 5000
         + ",,8,\n"
         + "y/" * 5000
