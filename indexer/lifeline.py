@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -33,6 +34,13 @@ def follow_parent(
 
 
 def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
-    """Have the kernel send `death_signal` when the parent is gone (Linux); what this process executes keeps that."""
+    """Have the kernel send `death_signal` when the parent is gone (Linux); what this process executes keeps that.
+
+    If the parent is gone already, this process ends here: a pipe to its standard input that nobody holds tells.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)
+        input_ = select.poll()
+        input_.register(_STANDARD_INPUT, select.POLLHUP)
+        if any(event & select.POLLHUP for _, event in input_.poll(0)):
+            os._exit(1)

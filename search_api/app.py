@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, request
 from flask_cors import CORS
 
 from indexer.settings import Settings
-from search_api import classify, collections, health, items, jobs, metrics, problems, search
+from search_api import classify, collections, duplicates, facets, health, items, jobs, metrics, problems, search
 from search_api.access import routes as access
 from search_api.access.guard import Guard
 from search_api.access.keys import without_secrets
@@ -64,7 +64,7 @@ def create_app(
     app.before_request(_begin)
     app.after_request(_finish)
     metrics.register(app, services)
-    for module in (collections, items, search, classify, jobs, health, access):
+    for module in (collections, items, search, facets, duplicates, classify, jobs, health, access):
         app.register_blueprint(module.blueprint)
     (guard or Guard(settings, public=public)).register(app)
     if settings.allowed_origins:

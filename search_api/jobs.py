@@ -6,9 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.errors import InvalidRequest, TooBusy
@@ -26,6 +27,8 @@ _FOLLOW_SECONDS = 60.0
 """After which an event stream ends and its client asks again: each holds one of the server's threads."""
 _FOLLOWERS = threading.BoundedSemaphore(3)
 _MOST = 1000
+_LOOKED_AT = 10_000
+"""Jobs among which those are found that a caller may see."""
 
 Source = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -51,10 +54,11 @@ def ingest(name: str) -> tuple[Response, int, dict[str, str]]:
 
 @blueprint.get("/jobs")
 def list_jobs() -> Response:
-    """The newest jobs, the newest first."""
+    """The newest jobs that the caller may see, the newest first."""
     limit = _number("limit", 100, _MOST)
     with available(services().settings):
-        return jsonify({"jobs": [job.as_dict() for job in _queue().jobs.newest(limit)]})
+        seen = (job for job in _queue().jobs.newest(_LOOKED_AT) if g.key.sees(job.collection))
+        return jsonify({"jobs": [job.as_dict() for job in islice(seen, limit)]})
 
 
 @blueprint.get("/jobs/<job_id>")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
+    from search_api import duplicates
     from search_api.pages import Pages
     from workers.submit import Queue
 
@@ -213,6 +214,15 @@ class Services:
                 )
                 self._engines[name] = (now + ENGINE_SECONDS, engine)
             return engine
+
+    @cached_property
+    def duplicates(self) -> duplicates.Search:
+        """The searches for duplicates."""
+        from search_api.duplicates import Search  # noqa: PLC0415
+
+        search = Search(self.settings)
+        self._open.callback(search.stop.set)
+        return search
 
     @cached_property
     def pages(self) -> Pages:

@@ -22,6 +22,7 @@ MOST_PROMPTS = 2048
 MOST_BYTES = 64 * 2**10
 """Of a set as JSON or YAML."""
 
+_DEEPEST = 10
 _SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _FIELD = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,3}$"
 VERSIONS_KEY = "labels_version"
@@ -167,10 +168,12 @@ def _yaml(data: bytes, path: Path) -> Any:
     import yaml  # noqa: PLC0415  not for `crosslens --help`
 
     try:
-        # Aliases can make a short file a huge document ("billion laughs"); a list of labels needs none.
+        # Aliases can make a short file a huge document ("billion laughs"), and brackets one that takes minutes.
+        depth = 0
         for event in yaml.parse(data, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InvalidRequest(f"{path} has an alias, *{event.anchor}.", remedy="Write it out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+                raise InvalidRequest(f"{path} has an alias, or is nested too deep.", remedy="Write a list of labels.")
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy as np
 from indexer.classify.classifier import Classifier
 from indexer.classify.labels import LabelSet
 from indexer.errors import InvalidRequest
-from indexer.flow import batched
+from indexer.flow import batched, map_ahead
 from indexer.items import Modality
 
 if TYPE_CHECKING:
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
     from indexer.store.store import Store
 
 BATCH = 512
-"""Items in memory at a time: at 640 dimensions, 1.3 MB of vectors."""
+"""Items of a batch: at 640 dimensions, 1.3 MB of vectors. A few batches are in memory at a time."""
+_THREADS = 2
+"""Reading vectors takes most of the time, about half of it in the index: meanwhile the other reads or writes."""
 
 
 @dataclass
@@ -32,6 +37,12 @@ class Tagged:
     """Those that had their labels from this very version."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     """`{"source", "id", "code", "message", "remedy"}` of those whose payload leaves no room for labels."""
+
+    def add(self, other: Tagged) -> None:
+        """Count what became of others, too."""
+        self.written += other.written
+        self.unchanged += other.unchanged
+        self.failures += other.failures
 
     @property
     def total(self) -> int:
@@ -62,10 +73,13 @@ def tag_collection(
     """
     declare_field(store, collection, classifier.labels)
     done = Tagged()
-    for items in batched(collection.scan(batch=BATCH), BATCH):
-        _tag(collection, classifier, items, done)
-        if progress is not None:
-            progress(done)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        batches = batched(collection.scan(batch=BATCH), BATCH)
+        with closing(map_ahead(pool, partial(_tag, collection, classifier), batches, ahead=_THREADS + 1)) as parts:
+            for part in parts:
+                done.add(part)
+                if progress is not None:
+                    progress(done)
     return done
 
 
@@ -75,14 +89,14 @@ def tag_ids(collection: Collection, classifier: Classifier, ids: Sequence[str]) 
     for some in batched(ids, BATCH):
         found = collection.get_many(some)
         done.unchanged += len(some) - len(found)
-        _tag(collection, classifier, list(found.values()), done)
+        done.add(_tag(collection, classifier, list(found.values())))
     return done
 
 
-def _tag(collection: Collection, classifier: Classifier, items: Sequence[Stored], done: Tagged) -> None:
+def _tag(collection: Collection, classifier: Classifier, items: Sequence[Stored]) -> Tagged:
     version = classifier.labels.version_field
     waiting = [item for item in items if _value(item.payload, version) != classifier.stamp]
-    done.unchanged += len(items) - len(waiting)
+    done = Tagged(unchanged=len(items) - len(waiting))
     changed = []
     for item, tags in zip(waiting, _tags(collection, classifier, waiting), strict=True):
         try:
@@ -91,7 +105,8 @@ def _tag(collection: Collection, classifier: Classifier, items: Sequence[Stored]
         except InvalidRequest as error:
             done.failures.append({"source": item.record.locations[0].source, "id": item.id, **error.as_dict()})
     collection.overwrite(changed)
-    done.written += len(changed)
+    done.written = len(changed)
+    return done
 
 
 def _tags(collection: Collection, classifier: Classifier, items: Sequence[Stored]) -> list[list[str]]:

@@ -16,6 +16,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from indexer.edge import questions
+from indexer.edge.build import EF_CONSTRUCT, M, scanned_kb
 from indexer.edge.catalog import Catalog
 from indexer.edge.generations import EdgeCollection
 from indexer.edge.groups import query_groups
@@ -166,12 +167,17 @@ def _info(collection: EdgeCollection) -> dict[str, Any]:
         "segments_count": info.segments_count,
         "config": {
             "params": {"vectors": {"size": described["size"], "distance": described["distance"]}},
-            "hnsw_config": {"m": 16, "ef_construct": 128, "full_scan_threshold": 1000, "payload_m": 0},
+            "hnsw_config": {
+                "m": M,
+                "ef_construct": EF_CONSTRUCT,
+                "full_scan_threshold": scanned_kb(described["size"]),
+                "payload_m": 0,
+            },
             "optimizer_config": {
                 "deleted_threshold": 0.1,
                 "vacuum_min_vector_number": 100,
                 "default_segment_number": 1,
-                "flush_interval_sec": 0,
+                "flush_interval_sec": 5,
             },
             "metadata": described["metadata"],
         },

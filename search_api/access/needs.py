@@ -77,6 +77,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/collections/<name>/search": Need(READ, Scope.COLLECTION),
     "POST /v1/collections/<name>/search/batch": Need(READ, Scope.COLLECTION),
     "POST /v1/collections/<name>/facets": Need(READ, Scope.COLLECTION),
+    "POST /v1/collections/<name>/duplicates": Need(READ, Scope.COLLECTION),
     "POST /v1/collections/<name>/classify": Need(READ, Scope.COLLECTION),
     "GET /v1/collections/<name>/labels": Need(READ, Scope.COLLECTION),
     "GET /v1/collections/<name>/labels/<label_set_name>": Need(READ, Scope.COLLECTION),

@@ -43,14 +43,22 @@ def family(process: subprocess.Popen[str], settings: Settings) -> list[psutil.Pr
     """The API's process, the queue's, and the index process."""
     index = json.loads((settings.index_folder / "address.json").read_text())["pid"]
     children = sorted(
-        psutil.Process(process.pid).children(), key=lambda child: "search_api" not in str(child.cmdline())
+        psutil.Process(process.pid).children(), key=lambda child: "search_api" not in words_of(child)
     )
     return [*children, psutil.Process(index)]
 
 
+def words_of(process: psutil.Process) -> str:
+    """A process' command line; nothing once it is dead."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
     """The child with these words in its command line."""
-    return next(each for each in psutil.Process(process.pid).children() if words in " ".join(each.cmdline()))
+    return next(each for each in psutil.Process(process.pid).children() if words in words_of(each))
 
 
 def answers(url: str) -> bool:
@@ -119,7 +127,7 @@ def test_jobs_over_http_survive_the_death_of_every_process(server, settings, tmp
     job = answer.json()["job"]
     assert answer.headers["Location"] == f"/v1/jobs/{job}"
     for words in ("--queues embed", "valkey-server", "--queues plan", "search_api.server"):
-        until(lambda: any(words in " ".join(c.cmdline()) for c in psutil.Process(process.pid).children()))  # noqa: B023
+        until(lambda: any(words in words_of(c) for c in psutil.Process(process.pid).children()))  # noqa: B023
         child(process, words).kill()
     until(lambda: answers(url))
     done = job_over(url, job)

@@ -74,7 +74,8 @@ def test_an_upload_can_be_seen_searched_changed_and_removed(client: FlaskClient)
 
     found = client.post(SEARCH, json={"query": [{"text": "red"}], "kind": "image", "limit": 1}).get_json()
     assert (found["results"][0]["id"], found["results"][0]["payload"]) == ("my red", {"tag": "warm"})
-    assert found.keys() == {"results", "took_ms", "model", "devices", "warnings", "cursor"}
+    said = {"took_ms", "stages", "model", "fingerprint", "devices", "exact", "relevance_from", "warnings", "cursor"}
+    assert found.keys() == {"results", *said}
     assert found["devices"]["text"] == "cpu"
     by_picture = client.post(SEARCH, data={"picture": (io.BytesIO(picture("blue", mark=9)), "b.png")}).get_json()
     assert by_picture["results"][1]["text"] == "so much blue"

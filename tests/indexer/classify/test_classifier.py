@@ -47,7 +47,8 @@ def test_one_label_or_none_of_them(encoder: Encoder) -> None:
     np.testing.assert_allclose(judged.probabilities.sum(axis=1) + judged.none, 1, atol=1e-5)
     assert judged.tags(0.5, multi=False) == [["red"], ["green"], [], []]
     assert (judged.none[:2] < 0.2).all()
-    assert (judged.none[2:] > 0.7).all()  # something else
+    assert (judged.none[2:] > 0.5).all()  # something else
+    assert judged.none[2] > 0.9
 
 
 def test_none_is_more_probable_the_further_an_item_is_from_all_labels(encoder: Encoder) -> None:
