@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +11,7 @@ import numpy as np
 from indexer.classify.classifier import Classifier
 from indexer.classify.labels import LabelSet
 from indexer.errors import InvalidRequest
-from indexer.flow import batched, map_ahead
+from indexer.flow import batched
 from indexer.items import Modality
 
 if TYPE_CHECKING:
@@ -23,9 +20,7 @@ if TYPE_CHECKING:
     from indexer.store.store import Store
 
 BATCH = 512
-"""Items of a batch: at 640 dimensions, 1.3 MB of vectors. A few batches are in memory at a time."""
-_THREADS = 2
-"""Reading vectors takes most of the time, about half of it in the index: meanwhile the other reads or writes."""
+"""Items in memory at a time: at 640 dimensions, 1.3 MB of vectors."""
 
 
 @dataclass
@@ -73,13 +68,10 @@ def tag_collection(
     """
     declare_field(store, collection, classifier.labels)
     done = Tagged()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        batches = batched(collection.scan(batch=BATCH), BATCH)
-        with closing(map_ahead(pool, partial(_tag, collection, classifier), batches, ahead=_THREADS + 1)) as parts:
-            for part in parts:
-                done.add(part)
-                if progress is not None:
-                    progress(done)
+    for items in batched(collection.scan(batch=BATCH), BATCH):
+        done.add(_tag(collection, classifier, items))
+        if progress is not None:
+            progress(done)
     return done
 
 

@@ -19,8 +19,7 @@ from indexer.models.recall import KS
 from indexer.store.questions import Query
 
 if TYPE_CHECKING:
-    from qdrant_client.models import Filter
-
+    from indexer.store import Filter
     from indexer.store.collection import Collection, Hit
 
 DEPTH = 100

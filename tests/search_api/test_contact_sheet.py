@@ -27,7 +27,7 @@ def result(kind: Kind = Kind.IMAGE, *, source: str = "/photos/cat.jpg", text: st
 
 
 def page(folder: Path, *results: SearchResult, asked: Asked | None = None, thumbnail: bytes | None = b"webp") -> str:
-    answer = SearchAnswer(results=list(results), took_ms=1.0, model="tiny", warnings=["cut"])
+    answer = SearchAnswer(results=list(results), took_ms=1.0, model="tiny", fingerprint="0123", warnings=["cut"])
     path = folder / "deep" / "sheet.html"
     section = Section([asked or Asked(words="a cat")], answer)
     assert write_contact_sheet(path, [section], title="Found", thumbnail=lambda _: thumbnail) == path

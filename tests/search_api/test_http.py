@@ -218,9 +218,9 @@ def test_every_error_is_a_problem_that_says_what_to_do(client: FlaskClient) -> N
     problem(client.post(SEARCH, data="x", content_type="text/plain"), 415, "wrong_content_type")
     problem(client.post(SEARCH, data="", content_type="application/json"), 400, "invalid_request")
     for body in (
-        {},
+        {"dislike": ["x"]},
         [],
-        {"query": []},
+        {"query": [], "diversity": 1},
         {"query": [{"text": "a", "image": "b"}]},
         {"query": [{"text": "a"}], "limit": 10**9},
         {"query": [{"text": "a"}], "unknown": 1},

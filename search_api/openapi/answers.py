@@ -1,0 +1,431 @@
+"""What the API answers, as models: the document's response schemas, and the client's types.
+
+A server may come to answer more than a client knows: members that are not here are passed over. The tests hold real
+answers against these models with nothing passed over.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from indexer.items import Kind, Location
+
+Payload = dict[str, Any]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Absent = SkipJsonSchema[None]
+"""In a union: the member is left out where there is nothing to tell, and is None in Python."""
+
+
+class Answer(BaseModel):
+    """What answers have in common."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Problem(Answer):
+    """What went wrong, and what to do next (RFC 9457). Some have further members, such as the `field` that is wrong."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(pattern="^urn:crosslens:problem:")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    """What is wrong, in a sentence."""
+    code: str
+    """What is wrong, for programs."""
+    remedy: str
+    """What to do next."""
+    instance: str
+    """With the request's id, as in `X-Request-Id` and in the server's log."""
+    retry_after: float | Absent = None
+    """Seconds after which to ask again, as in `Retry-After`."""
+
+
+class Failure(Answer):
+    """Why something did not become an item."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str
+    message: str
+    remedy: str
+
+
+class Collection(Answer):
+    """A collection: which model's vectors it holds, and how many items."""
+
+    name: str
+    model: str
+    fingerprint: str
+    """Names the vector space: vectors of another one cannot be compared with these."""
+    dimension: Annotated[int, Field(ge=1)]
+    count: Count
+
+
+class CollectionList(Answer):
+    """Collections, by name."""
+
+    collections: list[Collection]
+
+
+class UploadedItem(Answer):
+    """What became of one item of an upload: an id, or the error that kept it out."""
+
+    source: str
+    """The file's name; `text` for texts."""
+    id: str | Absent = None
+    created: bool | Absent = None
+    """False where it was there already."""
+    error: Failure | Absent = None
+
+
+class Uploaded(Answer):
+    """What became of an upload, in its order."""
+
+    items: list[UploadedItem]
+    failed: Count
+
+
+class Item(Answer):
+    """An item: its payload, and what is known of its content."""
+
+    id: str
+    kind: Kind
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of the file's bytes, or of a text's UTF-8."""
+    locations: list[Location]
+    """Where the same bytes were found."""
+    bytes: Count
+    media_type: str
+    added_at: datetime
+    payload: Payload
+    width: int | Absent = None
+    height: int | Absent = None
+    pdq: str | Absent = None
+    """The picture's PDQ hash, in hexadecimal."""
+    text: str | Absent = None
+    parent: str | Absent = None
+    """Of a frame or page: the item that stands for its file."""
+    seconds: Seconds | Absent = None
+    page: int | Absent = None
+    frames: int | Absent = None
+    """How many frames or pages the file gave."""
+    job: str | Absent = None
+
+
+class Explanation(Answer):
+    """What one term of the query had in a result."""
+
+    term: str
+    cosine: float
+    share: float
+    """Of the score, from -1 to 1."""
+
+
+class Result(Answer):
+    """One result of a search."""
+
+    id: str
+    score: float | None
+    """The cosine with the query; null in a walk through a collection."""
+    relevance: Probability | None
+    """How probable a match is; null where nothing can be said."""
+    kind: Kind
+    source: str
+    """Where the item was first seen; a frame or page has `#t=12.5` or `#page=3` behind its file's."""
+    payload: Payload
+    text: str | Absent = None
+    seconds: Seconds | Absent = None
+    page: int | Absent = None
+    parent: str | Absent = None
+    explain: list[Explanation] | Absent = None
+    members: list[Result] | Absent = None
+    """The best of its group besides itself."""
+
+
+class SearchAnswer(Answer):
+    """What a search found, best first, and how."""
+
+    results: list[Result]
+    took_ms: Seconds
+    stages: dict[str, Seconds]
+    """Milliseconds of each stage."""
+    model: str
+    fingerprint: str
+    devices: dict[str, str]
+    exact: bool
+    """Whether every item was compared, without the index's graph."""
+    relevance_from: dict[str, str]
+    """What relevance rests on, by direction."""
+    warnings: list[str]
+    cursor: str | None
+    """Asks for the next page; null on the last one."""
+
+
+class SearchAnswers(Answer):
+    """The answers to several searches, in their order."""
+
+    answers: list[SearchAnswer]
+
+
+class FacetValue(Answer):
+    """A value of a field, and how many items have it."""
+
+    value: str | int | bool
+    count: Count
+
+
+class Facets(Answer):
+    """The values of fields, the most frequent first."""
+
+    facets: dict[str, list[FacetValue]]
+    total: Count
+    """Items that were counted."""
+
+
+class DuplicateItem(Answer):
+    """An item that is the same as another."""
+
+    id: str
+    source: str | Absent = None
+    payload: Payload | Absent = None
+    distance: float | Absent = None
+    """From the group's first: bits of PDQ, or one less the cosine."""
+
+
+class DuplicateGroup(DuplicateItem):
+    """Items that are the same; the group itself is the one to keep."""
+
+    members: list[DuplicateItem]
+
+
+class DuplicatesRunning(Answer):
+    """A search for duplicates that is under way; ask again."""
+
+    state: Literal["running"]
+    done: Count
+    total: Count
+    groups: list[DuplicateGroup]
+    next: None
+
+
+class Duplicates(Answer):
+    """A page of what a search for duplicates found."""
+
+    state: Literal["done"]
+    as_of: datetime
+    by: Literal["bytes", "picture", "alike"]
+    exact: bool
+    compared: Count
+    left_out: Count
+    groups_count: Count
+    groups: list[DuplicateGroup]
+    next: str | None
+    """`after` of the next page; null on the last one."""
+
+
+class LabelProbability(Answer):
+    """How probable a label is."""
+
+    name: str
+    probability: Probability
+    score: float
+    """The cosine with the label's prompts."""
+
+
+class Classified(Answer):
+    """What one picture or text is."""
+
+    item: str | None
+    tags: list[str]
+    none: Probability
+    """That it is none of the labels."""
+    labels: list[LabelProbability]
+
+
+class Classification(Answer):
+    """What each of the pictures and texts is, in their order."""
+
+    results: list[Classified]
+    multi: bool
+    threshold: Probability
+    probabilities_from: dict[str, str]
+    set: str | None
+    version: int | None
+    took_ms: Seconds
+    model: str
+    fingerprint: str
+    warnings: list[str]
+
+
+class KeptLabel(Answer):
+    """A label of a set."""
+
+    name: str
+    prompts: list[str]
+
+
+class KeptLabelSet(Answer):
+    """A label set as a collection keeps it."""
+
+    name: str
+    labels: list[KeptLabel]
+    template: str
+    multi: bool
+    threshold: Probability
+    field: str
+    version: Annotated[int, Field(ge=1)]
+    updated_at: datetime
+
+
+class LabelSetList(Answer):
+    """The label sets of a collection, by name."""
+
+    sets: list[KeptLabelSet]
+
+
+JobState = Literal["queued", "planning", "running", "done", "failed", "cancelled"]
+
+
+class Job(Answer):
+    """A job, and how far it is. Times are seconds since 1970."""
+
+    job: str
+    collection: str
+    model: str
+    sources: list[str]
+    state: JobState
+    note: str
+    """What it waits for; empty when it waits for nothing."""
+    error: Failure | None
+    created: float
+    started: float | None
+    finished: float | None
+    planned: Count
+    total: Count
+    indexed: Count
+    skipped: Count
+    failed: Count
+    passed_over: Count
+    truncated: Count
+    seconds: Seconds
+    items_per_second: Seconds
+    eta: float | None
+    """Seconds that are left."""
+
+
+class JobList(Answer):
+    """Jobs, the newest first."""
+
+    jobs: list[Job]
+
+
+class JobFailure(Failure):
+    """One source that failed in a job."""
+
+    source: str
+
+
+class JobFailures(Answer):
+    """A page of what failed in a job."""
+
+    job: str
+    failed: Count
+    """How many in all."""
+    failures: list[JobFailure]
+
+
+class KeyLimits(Answer):
+    """What of a key's limits is not as the server has it."""
+
+    rate: float | Absent = None
+    burst: int | Absent = None
+    requests_per_day: int | Absent = None
+    bytes_per_day: int | Absent = None
+    items_per_day: int | Absent = None
+
+
+class ListedKey(Answer):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    roles: list[Literal["read", "write", "moderate", "admin"]]
+    collections: list[str]
+    """Names, or beginnings of names with a `*`; none: all collections."""
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    used: datetime | None
+    state: Literal["active", "expired", "revoked"]
+    limits: KeyLimits
+
+
+class MadeKey(ListedKey):
+    """A key that was made just now."""
+
+    key: Annotated[str, Field(pattern="^clk_[0-9a-f]{12}_[A-Za-z0-9_-]{43}$")]
+    """The key itself, shown this once."""
+
+
+class KeyList(Answer):
+    """Keys, the oldest first."""
+
+    keys: list[ListedKey]
+
+
+class AuditEntry(Answer):
+    """A change or a refusal."""
+
+    when: datetime
+    key: str | None
+    name: str | None
+    address: str
+    method: str
+    path: str
+    collection: str | None
+    status: int
+    request: str
+    unlogged: int
+
+
+class AuditPage(Answer):
+    """What was done, newest first."""
+
+    entries: list[AuditEntry]
+    next: str | None
+
+
+class Health(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Part(Answer):
+    """One part of the server."""
+
+    ok: bool
+    code: str | Absent = None
+    reason: str | Absent = None
+    devices: dict[str, str] | Absent = None
+
+
+class Readiness(Answer):
+    """The server can answer. Parts are told to this machine, and to whoever has a key."""
+
+    status: Literal["ready"]
+    parts: dict[str, Part] | Absent = None
+
+
+class NotReady(Problem):
+    """The server cannot answer yet."""
+
+    parts: dict[str, Part] | Absent = None
