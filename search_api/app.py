@@ -14,6 +14,7 @@ from search_api import classify, collections, duplicates, facets, health, items,
 from search_api.access import routes as access
 from search_api.access.guard import Guard
 from search_api.access.keys import without_secrets
+from search_api.openapi import routes as openapi
 from search_api.services import Services
 
 _log = structlog.get_logger("api")
@@ -64,7 +65,7 @@ def create_app(
     app.before_request(_begin)
     app.after_request(_finish)
     metrics.register(app, services)
-    for module in (collections, items, search, facets, duplicates, classify, jobs, health, access):
+    for module in (collections, items, search, facets, duplicates, classify, jobs, health, access, openapi):
         app.register_blueprint(module.blueprint)
     (guard or Guard(settings, public=public)).register(app)
     if settings.allowed_origins:

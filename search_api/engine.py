@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +13,11 @@ from indexer.items import Kind, Modality
 from indexer.store.points import Place
 from search_api.background import Background
 from search_api.composing import Embedded, compose, embed
-from search_api.distinct import Distinct, value_of
+from search_api.distinct import Distinct
 from search_api.filters import no_texts, of_kind, once_a_file, parse_filter
 from search_api.lane import Lane, Ranked
 from search_api.pages import Cursor, Pages
+from search_api.ranking import Ranking, rank
 from search_api.relevance import Relevance
 from search_api.request import FILE, MAX_DEPTH, SearchRequest
 from search_api.results import SearchAnswer, SearchResult
@@ -107,7 +106,7 @@ class SearchEngine:
         embedded = self._embed(requests)
         clock.lap("encode")
         rankings = [self._ranking(request, each) for request, each in zip(requests, embedded, strict=True)]
-        _rank(self._collection, rankings)
+        rank(self._collection, rankings)
         clock.lap("search")
         return [self._first_page(ranking, clock) for ranking in rankings]
 
@@ -130,7 +129,7 @@ class SearchEngine:
 
     def _ranking(
         self, request: SearchRequest, embedded: Embedded, *, seen: Sequence[Stored] = (), listed: Sequence[str] = ()
-    ) -> _Ranking:
+    ) -> Ranking:
         """What has to be ranked for a request, behind what is listed already; `seen` is what is left of that."""
         among = parse_filter(request.filter, self._collection.fields)
         kinds: dict[Modality, Filter] = (
@@ -157,9 +156,9 @@ class SearchEngine:
             wanted = MAX_DEPTH
         else:
             wanted = _CHUNK if listed else request.limit + 1  # the one more tells whether there is a next page
-        return _Ranking(request, embedded, lanes, distinct, wanted)
+        return Ranking(request, embedded, lanes, distinct, wanted)
 
-    def _first_page(self, ranking: _Ranking, clock: _Clock) -> SearchAnswer:
+    def _first_page(self, ranking: Ranking, clock: _Clock) -> SearchAnswer:
         request, ranked = ranking.request, ranking.ranked
         page = ranked[: request.limit]
         members = ranking.members(page)
@@ -232,7 +231,7 @@ class SearchEngine:
         embedded = self._embed([request])[0]
         embedded.also_exclude = tuple(first["exclude"])
         ranking = self._ranking(request, embedded, seen=seen, listed=listed)
-        _rank(self._collection, [ranking])
+        rank(self._collection, [ranking])
         return [_row(each) for each in ranking.ranked[: MAX_DEPTH - len(rows)]]
 
     def _walk(self, request: SearchRequest, after: Any) -> SearchAnswer:
@@ -297,56 +296,6 @@ def make_background(encoder: QueryEncoder, collection: Collection) -> Background
         return np.stack(vectors) if vectors else np.empty((0, collection.dimension), np.float32)
 
     return Background(sample, lambda texts: encoder.encode_texts(texts).vectors)
-
-
-@dataclass(slots=True)
-class _Ranking:
-    """A request on its way to a ranked list."""
-
-    request: SearchRequest
-    embedded: Embedded
-    lanes: list[Lane]
-    distinct: Distinct
-    wanted: int
-    ranked: list[Ranked] | Any = ()
-
-    def frozen(self) -> dict[str, Any]:
-        """What was asked, as it can be asked again: images and items by their vectors."""
-        dumped = self.request.model_dump(
-            mode="json", exclude={"query", "like", "dislike", "cursor"}, exclude_unset=True
-        )
-        return {"request": {**dumped, "query": self.embedded.frozen()}, "exclude": self.embedded.exclude}
-
-    def members(self, page: Sequence[Ranked]) -> dict[str, list[Any]]:
-        """The members of the page's groups by their leaders' ids."""
-        found: dict[str, list[Any]] = {}
-        for lane in self.lanes:
-            found |= lane.members([each for each in page if each.hit.record.kind.modality == lane.toward])
-        return found
-
-
-def _rank(collection: Collection, rankings: Sequence[_Ranking]) -> None:
-    """Rank all, each lane's first search in one round trip with the others'."""
-    lanes = [(ranking, lane) for ranking in rankings for lane in ranking.lanes]
-    firsts = collection.search_many([lane.first(ranking.wanted, ranking.distinct) for ranking, lane in lanes])
-    taken: dict[int, list[list[Ranked]]] = {}
-    for (ranking, lane), hits in zip(lanes, firsts, strict=True):
-        taken.setdefault(id(ranking), []).append(lane.take(ranking.wanted, ranking.distinct, hits))
-    for ranking in rankings:
-        # The best pictures and the best texts by turns; one kind alone when the other has nothing.
-        turns = chain.from_iterable(zip_longest(*taken[id(ranking)]))
-        ranking.ranked = [each for each in turns if each is not None]
-        if (order := ranking.request.order_by) is not None:
-            ranking.ranked = _ordered(ranking.ranked, order)
-
-
-def _ordered(ranked: list[Ranked], order_by: str) -> list[Ranked]:
-    """By a field of the payload; those without a value come last."""
-    field = order_by.removeprefix("-")
-    values = [(value_of(each.hit, field), each) for each in ranked]
-    having = [(value, each) for value, each in values if value is not None]
-    having.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]), reverse=order_by.startswith("-"))
-    return [each for _, each in having] + [each for value, each in values if value is None]
 
 
 class _Clock:

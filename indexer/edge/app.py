@@ -78,6 +78,14 @@ def _add_collection_routes(app: Flask, catalog: Catalog) -> None:
     def delete(name: str) -> Response:
         return _result(catalog.delete(name))
 
+    @app.patch("/collections/<name>")
+    def update(name: str) -> Response:
+        with well_formed():
+            metadata = only(_body(), "metadata")["metadata"]
+            json.dumps(only(metadata, *metadata), ensure_ascii=False).encode()
+        catalog.get(name).annotate(metadata)
+        return _result(True)
+
     @app.get("/collections/<name>")
     def info(name: str) -> Response:
         return _result(_info(catalog.get(name)))

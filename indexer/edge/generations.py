@@ -147,6 +147,12 @@ class EdgeCollection:
         if indexes != self._description["indexes"]:
             self._describe(indexes=indexes)
 
+    def annotate(self, metadata: dict[str, Any]) -> None:
+        """Merge keys into the metadata; those that are None go. It is on disk when this returns."""
+        with self._write:
+            merged = {**self._description["metadata"], **metadata}
+            self._describe(metadata={key: value for key, value in merged.items() if value is not None})
+
     def _describe(self, **changes: Any) -> None:
         description = {**self._description, **changes}
         write_atomically(self.folder / "collection.json", description)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
-from indexer.errors import InvalidVector
+from indexer.errors import IndexUnavailable, InvalidVector, ModelMismatch
 from indexer.items import Record, to_payload
 from indexer.store.connection import Connection
 from indexer.store.fields import PARENT_KEY, SHA256_KEY, SOURCE_KEY
@@ -20,6 +21,16 @@ __all__ = ["PARENT_KEY", "SHA256_KEY", "SOURCE_KEY", "Collection", "Hit", "Point
 _WRITE_BATCH = 128
 _LEAST_NORM = 1e-6
 
+ITEMS_OF = "items_of"
+"""In the metadata of a collection that a change of models made: what it is called, beside its physical name."""
+SUCCESSOR = "successor"
+"""The same: the physical name of the collection that took its place."""
+LOCKED_UNTIL = "locked_until"
+"""The same: until when (seconds since 1970) nobody writes, as its place is just being taken."""
+LOOK_SECONDS = 1.0
+"""How long a writer goes on without looking at these."""
+_PATIENCE_SECONDS = 60.0
+
 
 class Collection(Questions):
     """A collection of one model's vectors: points in and out by their ids, and what can be asked. Thread-safe."""
@@ -27,17 +38,22 @@ class Collection(Questions):
     def __init__(
         self,
         connection: Connection,
-        name: str,
+        physical: str,
         dimension: int,
         metadata: dict[str, Any],
         indexes: Mapping[str, models.PayloadIndexInfo],
     ) -> None:
-        super().__init__(connection, name, indexes)
+        super().__init__(connection, physical, indexes)
+        self.name: str = metadata.get(ITEMS_OF) or physical
+        """What it is called, and what its items' ids are made with; that stays when the model changes."""
         self.dimension = dimension
         self.metadata = metadata
         """What the index keeps beside the points: `model`, `fingerprint` and `created` at least."""
         self.model: str = metadata["model"]
         self.fingerprint: str = metadata["fingerprint"]
+        self.guarded = True
+        """Whether writes wait for a lock and are refused once another collection took its place."""
+        self._look_again = time.monotonic() + LOOK_SECONDS
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; they are on disk when this returns. Those of a known id are replaced.
@@ -54,7 +70,38 @@ class Collection(Questions):
                 vectors=[point.vector.tolist() for point in some],
                 payloads=[point.payload for point in some],
             )
-            self._connection.call(lambda client, batch=batch: client.upsert(self.name, batch, wait=True))  # type: ignore[misc]
+            self._write(lambda client, batch=batch: client.upsert(self.physical, batch, wait=True))  # type: ignore[misc]
+
+    def _write(self, work: Callable[[QdrantClient], object]) -> None:
+        """Do a write, if this is still the collection to write to; looked up once a second.
+
+        Raises:
+            ModelMismatch: another model's collection took its place (`crosslens reindex`).
+            IndexUnavailable: that is just being done, and takes too long to wait for.
+        """
+        if self.guarded and time.monotonic() > self._look_again:
+            self._await_leave()
+            self._look_again = time.monotonic() + LOOK_SECONDS
+        self._connection.call(work)
+
+    def _await_leave(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            info = self._connection.call(lambda client: client.get_collection(self.physical))
+            metadata = info.config.metadata or {}
+            if metadata.get(SUCCESSOR):
+                raise ModelMismatch(
+                    f"The collection {self.name!r} has changed its model: what was written here last was for "
+                    f"{self.model!r}.",
+                    remedy="Do the same again: it goes to the new model then.",
+                )
+            if float(metadata.get(LOCKED_UNTIL) or 0) < time.time():
+                return
+            if time.monotonic() > deadline:
+                raise IndexUnavailable(
+                    f"The collection {self.name!r} is just changing its model.", remedy="Try again in a minute."
+                )
+            time.sleep(0.05)
 
     def _check(self, point: Point) -> None:
         vector = point.vector
@@ -71,7 +118,7 @@ class Collection(Questions):
         """Those of the items that are there, by id."""
         if not ids:
             return {}
-        records = self._connection.call(lambda client: client.retrieve(self.name, list(ids), with_payload=True))
+        records = self._connection.call(lambda client: client.retrieve(self.physical, list(ids), with_payload=True))
         return {str(record.id): stored_of(record) for record in records}
 
     def by_sources(self, sources: Sequence[str]) -> dict[str, tuple[str, Record]]:
@@ -85,7 +132,7 @@ class Collection(Questions):
         while wanted:
             records, offset = self._connection.call(
                 lambda client, offset=offset: client.scroll(  # type: ignore[misc]
-                    self.name, scroll_filter=among, limit=len(wanted) * 2, offset=offset, with_payload=True
+                    self.physical, scroll_filter=among, limit=len(wanted) * 2, offset=offset, with_payload=True
                 )
             )
             for record in records:
@@ -107,7 +154,7 @@ class Collection(Questions):
 
     def payload_indexes(self) -> dict[str, models.PayloadFieldSchema]:
         """Its payload indexes by field, as `Store.create` takes them."""
-        schemas = self._connection.call(lambda client: client.get_collection(self.name)).payload_schema
+        schemas = self._connection.call(lambda client: client.get_collection(self.physical)).payload_schema
         return {field: schema.params or schema.data_type for field, schema in schemas.items()}
 
     def present(self, ids: Sequence[str]) -> set[str]:
@@ -115,7 +162,7 @@ class Collection(Questions):
         if not ids:
             return set()
         records = self._connection.call(
-            lambda client: client.retrieve(self.name, list(ids), with_payload=False, with_vectors=False)
+            lambda client: client.retrieve(self.physical, list(ids), with_payload=False, with_vectors=False)
         )
         return {str(record.id) for record in records}
 
@@ -124,7 +171,7 @@ class Collection(Questions):
         if not ids:
             return {}
         records = self._connection.call(
-            lambda client: client.retrieve(self.name, list(ids), with_payload=True, with_vectors=True)
+            lambda client: client.retrieve(self.physical, list(ids), with_payload=True, with_vectors=True)
         )
         return {
             str(record.id): Point(str(record.id), np.asarray(record.vector, np.float32), record.payload or {})
@@ -138,7 +185,7 @@ class Collection(Questions):
     def delete_parts(self, parent: str) -> None:
         """Remove all frames or pages of a file, by the id of its first."""
         selector = models.FilterSelector(filter=_parts_of(parent))
-        self._connection.call(lambda client: client.delete(self.name, selector, wait=True))
+        self._write(lambda client: client.delete(self.physical, selector, wait=True))
 
     def holding(self, hashes: Sequence[str]) -> set[str]:
         """Which of these SHA-256 are an item's, or the file's of a frame or page."""
@@ -146,7 +193,7 @@ class Collection(Questions):
         while left:  # of a video there may be hundreds, so each answer is taken out of the question
             among = models.Filter(must=[models.FieldCondition(key=SHA256_KEY, match=models.MatchAny(any=sorted(left)))])
             records, _ = self._connection.call(
-                lambda client, among=among: client.scroll(self.name, scroll_filter=among, limit=_WRITE_BATCH)  # type: ignore[misc]
+                lambda client, among=among: client.scroll(self.physical, scroll_filter=among, limit=_WRITE_BATCH)  # type: ignore[misc]
             )
             if not records:
                 break
@@ -162,8 +209,8 @@ class Collection(Questions):
                 )
                 for item in items[at : at + _WRITE_BATCH]
             ]
-            self._connection.call(
-                lambda client, operations=operations: client.batch_update_points(self.name, operations, wait=True)  # type: ignore[misc]
+            self._write(
+                lambda client, operations=operations: client.batch_update_points(self.physical, operations, wait=True)  # type: ignore[misc]
             )
 
     def set_payload(self, item_id: str, payload: dict[str, Any]) -> None:
@@ -180,7 +227,7 @@ class Collection(Questions):
 
     def _overwrite(self, item_id: str, record: Record, payload: dict[str, Any]) -> None:
         whole = to_payload(record, payload)
-        self._connection.call(lambda client: client.overwrite_payload(self.name, whole, [item_id], wait=True))
+        self._write(lambda client: client.overwrite_payload(self.physical, whole, [item_id], wait=True))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove items with their captions, frames and pages; those that are not there are no error."""
@@ -190,7 +237,7 @@ class Collection(Questions):
             selector = models.FilterSelector(
                 filter=models.Filter(should=[models.HasIdCondition(has_id=list(some)), of_these])
             )
-            self._connection.call(lambda client, selector=selector: client.delete(self.name, selector, wait=True))  # type: ignore[misc]
+            self._write(lambda client, selector=selector: client.delete(self.physical, selector, wait=True))  # type: ignore[misc]
 
 
 def _parts_of(parent: str) -> models.Filter:

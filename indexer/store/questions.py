@@ -61,9 +61,10 @@ class Questions:
     declared, too much at a time.
     """
 
-    def __init__(self, connection: Connection, name: str, indexes: Mapping[str, models.PayloadIndexInfo]) -> None:
+    def __init__(self, connection: Connection, physical: str, indexes: Mapping[str, models.PayloadIndexInfo]) -> None:
         self._connection = connection
-        self.name = name
+        self.physical = physical
+        """The index's own name of it, never an alias: what is asked and written goes there, whatever is switched."""
         self.types = _types(indexes)
         """The types of all fields that have a payload index, as they were when this object was made."""
 
@@ -74,7 +75,7 @@ class Questions:
 
     def count(self, filter: models.Filter | None = None) -> int:
         """How many items it holds, or how many of them pass a filter."""
-        return self._connection.call(lambda client: client.count(self.name, filter, exact=True)).count
+        return self._connection.call(lambda client: client.count(self.physical, filter, exact=True)).count
 
     def search(
         self,
@@ -90,7 +91,7 @@ class Questions:
         request = Query(vector, limit, filter, exclude_ids, exact=exact, with_vectors=with_vectors).request()
         answer = self._connection.call(
             lambda client: client.query_points(
-                self.name,
+                self.physical,
                 query=request.query,
                 query_filter=request.filter,
                 limit=limit,
@@ -107,7 +108,7 @@ class Questions:
         for at in range(0, len(queries), _QUERIES_AT_ONCE):
             requests = [query.request() for query in queries[at : at + _QUERIES_AT_ONCE]]
             answers = self._connection.call(
-                lambda client, requests=requests: client.query_batch_points(self.name, requests)  # type: ignore[misc]
+                lambda client, requests=requests: client.query_batch_points(self.physical, requests)  # type: ignore[misc]
             )
             found += [[hit_of(point) for point in answer.points] for answer in answers]
         return found
@@ -130,7 +131,7 @@ class Questions:
         """
         answer = self._connection.call(
             lambda client: client.query_points_groups(
-                self.name,
+                self.physical,
                 group_by,
                 query=vector.tolist(),
                 query_filter=_without(exclude_ids, filter),
@@ -147,7 +148,7 @@ class Questions:
     ) -> dict[str | int | bool, int]:
         """The values of a keyword, integer or bool field and how many items have each, exactly; most frequent first."""
         answer = self._connection.call(
-            lambda client: client.facet(self.name, field, facet_filter=filter, limit=limit, exact=True)
+            lambda client: client.facet(self.physical, field, facet_filter=filter, limit=limit, exact=True)
         )
         return {hit.value: hit.count for hit in answer.hits}
 
@@ -157,7 +158,7 @@ class Questions:
         for at in range(0, len(ids), _IDS_AT_ONCE):
             some = list(ids[at : at + _IDS_AT_ONCE])
             records = self._connection.call(
-                lambda client, some=some: client.retrieve(self.name, some, with_payload=False, with_vectors=True)  # type: ignore[misc]
+                lambda client, some=some: client.retrieve(self.physical, some, with_payload=False, with_vectors=True)  # type: ignore[misc]
             )
             for record in records:
                 if (vector := vector_of(record)) is not None:
@@ -185,7 +186,7 @@ class Questions:
         """A page of items in the order of their ids, and where the next one begins; None when nothing can follow."""
         records, offset = self._connection.call(
             lambda client: client.scroll(
-                self.name, filter, limit=limit, offset=after, with_payload=True, with_vectors=with_vectors
+                self.physical, filter, limit=limit, offset=after, with_payload=True, with_vectors=with_vectors
             )
         )
         return [stored_of(record) for record in records], None if offset is None else str(offset)
@@ -203,7 +204,7 @@ class Questions:
         while True:
             records, offset = self._connection.call(
                 lambda client, offset=offset: client.scroll(  # type: ignore[misc]
-                    self.name,
+                    self.physical,
                     scroll_filter=filter,
                     limit=batch,
                     offset=offset,
@@ -239,7 +240,7 @@ class Questions:
         found = self._ties(order, filter, limit, after) if after is not None else []
         if (wanted := limit - len(found)) > 0:
             records, _ = self._connection.call(
-                lambda client: client.scroll(self.name, filter, limit=wanted, order_by=order.after(after))
+                lambda client: client.scroll(self.physical, filter, limit=wanted, order_by=order.after(after))
             )
             further = order.sorted((_value(record), stored_of(record)) for record in records)
             if len(further) == wanted:
@@ -254,7 +255,7 @@ class Questions:
         """Those with the value of a place whose ids come after its id."""
         records, _ = self._connection.call(
             lambda client: client.scroll(
-                self.name,
+                self.physical,
                 models.Filter(must=[order.equal(after.value), *([filter] if filter else [])]),
                 limit=limit + 1,  # as an offset is itself part of the answer
                 offset=after.id or None,
@@ -265,7 +266,7 @@ class Questions:
 
     def _type_of(self, field: str) -> str:
         if field not in self.types:  # it may have been declared since
-            self.types = _types(self._connection.call(lambda client: client.get_collection(self.name)).payload_schema)
+            self.types = _types(self._connection.call(lambda client: client.get_collection(self.physical)).payload_schema)
         if field not in self.types:
             raise InvalidRequest(f"The field {field!r} is not declared.", remedy="Declare it, then ask again.")
         return self.types[field]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,13 +13,16 @@ from indexer.edge.client import Attached, attach
 from indexer.errors import CollectionNotFound, InvalidRequest, ModelMismatch
 from indexer.items import check_collection_name, now
 from indexer.settings import Settings
-from indexer.store.collection import Collection
+from indexer.store.collection import SUCCESSOR, Collection
 from indexer.store.connection import Connection
 from indexer.store.fields import DEFAULTS, MOST, OWN, FieldType, schemas
 from indexer.store.server import check_version, creation, warn_of_differences
 
 _OWN = {field: models.PayloadSchemaType(kind) for field, kind in OWN.items()}
 _CREATE, _REMOVE = models.CreateAliasOperation, models.DeleteAliasOperation
+SERVES = "serves"
+"""In a collection's metadata: it took the place of another one, by that one's name."""
+_MOST_SUCCESSIONS = 8
 _RACE_SECONDS = 5
 """For which a collection that another process is just making may stay unlisted."""
 
@@ -45,21 +48,61 @@ class Store:
         self._connection.call(lambda client: client.get_collections())
 
     def list(self) -> list[Collection]:
-        """Every collection of Crosslens', by name; a server may hold others' too."""
+        """Every collection of Crosslens', by name; a server may hold others' too.
+
+        Those that were replaced, and those that are being filled to replace one, are left out.
+        """
+        every = self.every()
+        renamed = {each.name for each in every if each.name != each.physical}
+        current = {name: found.physical for name in renamed if (found := self._found(name)) is not None}
+        kept = [each for each in every if current.get(each.name, each.physical) == each.physical]
+        return sorted(kept, key=lambda each: each.name)
+
+    def _found(self, name: str) -> Collection | None:
+        with suppress(CollectionNotFound):
+            return self.get(name)
+        return None
+
+    def every(self) -> Sequence[Collection]:
+        """Every collection of Crosslens' in the index, by its physical name."""
         described = self._connection.call(lambda client: client.get_collections()).collections
         found = []
         for name in sorted(each.name for each in described):
             with suppress(CollectionNotFound):  # another's, or removed since
-                found.append(self.get(name))
+                found.append(self.physical(name))
         return found
 
     def get(self, name: str) -> Collection:
         """A collection, by its name or by an alias; the name of what is given back is its own.
 
+        If its model was changed, it is the collection that took its place, by the same name.
+
+        Raises:
+            CollectionNotFound: there is none of that name, or it is not Crosslens'.
+        """
+        try:
+            found = self.physical(name)
+            for _ in range(_MOST_SUCCESSIONS):
+                if not (following := found.metadata.get(SUCCESSOR)):
+                    break
+                found = self.physical(following)
+        except CollectionNotFound:
+            # Between the removal of what was replaced and the alias that then has its name.
+            if (heir := self._heir(name)) is None:
+                raise
+            return heir
+        return found
+
+    def physical(self, name: str) -> Collection:
+        """A collection of the index, by its very name or an alias, whether another one took its place or not.
+
         Raises:
             CollectionNotFound: there is none of that name, or it is not Crosslens'.
         """
         return self._collection(name, self._info(name))
+
+    def _heir(self, name: str) -> Collection | None:
+        return next((each for each in self.every() if each.name == name and each.metadata.get(SERVES)), None)
 
     def create(
         self,
@@ -83,12 +126,11 @@ class Store:
         """
         check_collection_name(name)
         try:
-            info = self._info(name)
+            found = self.get(name)
         except CollectionNotFound:
             kept = {"created": now().isoformat(), **(metadata or {})}
             self._make(name, dimension, {**kept, "name": name, "model": model, "fingerprint": fingerprint})
-            info = self._info(name)
-        found = self._collection(name, info)
+            found = self.get(name)
         if found.fingerprint != fingerprint:
             raise ModelMismatch(
                 f"The collection {name!r} holds vectors of {found.model!r} ({found.fingerprint}), "
@@ -96,7 +138,7 @@ class Store:
             )
         # Also in a collection that was there: whoever made it may have died, or may not have come to these yet, and a
         # server refuses to filter without them.
-        self._index(found.name, {**schemas(DEFAULTS), **(indexes or {}), **_OWN}, found.types)
+        self.index(found, {**schemas(DEFAULTS), **(indexes or {}), **_OWN})
         return found
 
     def declare(self, name: str, fields: Mapping[str, FieldType]) -> Collection:
@@ -120,13 +162,14 @@ class Store:
                 f"A collection can declare no more than {MOST} fields.",
                 remedy="Declare those alone that are filtered, counted or ordered by.",
             )
-        self._index(found.name, wanted, found.types)
+        self.index(found, wanted)
         return self.get(found.name)
 
-    def _index(self, name: str, wanted: Mapping[str, models.PayloadFieldSchema], there: Mapping[str, str]) -> None:
+    def index(self, collection: Collection, wanted: Mapping[str, models.PayloadFieldSchema]) -> None:
         """Make payload indexes. Before the first point that costs nothing, afterwards a pass over all points each."""
+        name = collection.physical
         for field, schema in wanted.items():
-            if field not in there:
+            if field not in collection.types:
                 self._connection.call(
                     lambda client, field=field, schema=schema: client.create_payload_index(  # type: ignore[misc]
                         name, field, field_schema=schema, wait=True
@@ -146,7 +189,8 @@ class Store:
             InvalidName: the name cannot name a collection.
             InvalidRequest: the name is taken, by a collection or for another one.
         """
-        if (of := self.aliases().get(name, target)) != target:
+        of = self.aliases().get(name)
+        if of is not None and of != self.get(target).physical:
             raise InvalidRequest(
                 f"{name!r} stands for the collection {of!r} already.", remedy="Switch it, or choose another name."
             )
@@ -161,7 +205,7 @@ class Store:
             InvalidRequest: the name is a collection's own.
         """
         check_collection_name(name)
-        into = models.CreateAlias(collection_name=self.get(target).name, alias_name=name)
+        into = models.CreateAlias(collection_name=self.get(target).physical, alias_name=name)
         self._change_aliases(_REMOVE(delete_alias=models.DeleteAlias(alias_name=name)), _CREATE(create_alias=into))
 
     def unalias(self, name: str) -> None:
@@ -222,11 +266,18 @@ class Store:
             CollectionNotFound: there is none of that name.
             InvalidRequest: it is an alias.
         """
-        if (found := self.get(name).name) != name:
+        found = self.get(name)
+        if found.name != name:
             raise InvalidRequest(
-                f"{name!r} is an alias of the collection {found!r}.", remedy="Delete that one, or remove the alias."
+                f"{name!r} is an alias of the collection {found.name!r}.", remedy="Delete that one, or remove the alias."
             )
-        self._connection.call(lambda client: client.delete_collection(name))
+        kin = [each for each in self.every() if each.name == name and each.physical != found.physical]
+        for each in [*kin, found]:  # what was replaced goes first: until the end the name leads to what is left
+            self.drop(each)
+
+    def drop(self, collection: Collection) -> None:
+        """Remove this very collection of the index with its points and aliases."""
+        self._connection.call(lambda client: client.delete_collection(collection.physical))
 
     def annotate(self, name: str, key: str, value: Any) -> None:
         """Keep a JSON value in a collection's metadata, under a key of its own; None takes it out again.
@@ -239,8 +290,11 @@ class Store:
         """
         if key in {"name", "model", "fingerprint", "created"}:
             raise InvalidRequest(f"The collection's {key!r} stays as it is.", remedy="Use another key.")
-        found = self.get(name).name
-        self._connection.call(lambda client: client.update_collection(found, metadata={key: value}))
+        self.note(self.get(name), key, value)
+
+    def note(self, collection: Collection, key: str, value: Any) -> None:
+        """The same in the metadata of this very collection."""
+        self._connection.call(lambda client: client.update_collection(collection.physical, metadata={key: value}))
 
 
 @contextmanager

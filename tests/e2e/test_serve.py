@@ -42,9 +42,7 @@ def server(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def family(process: subprocess.Popen[str], settings: Settings) -> list[psutil.Process]:
     """The API's process, the queue's, and the index process."""
     index = json.loads((settings.index_folder / "address.json").read_text())["pid"]
-    children = sorted(
-        psutil.Process(process.pid).children(), key=lambda child: "search_api" not in words_of(child)
-    )
+    children = sorted(psutil.Process(process.pid).children(), key=lambda child: "search_api" not in words_of(child))
     return [*children, psutil.Process(index)]
 
 
