@@ -1,13 +1,25 @@
 """What many tests share: a tiny bundle, and settings of a fresh data folder that uses it."""
 
+import os
+import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 
 from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder
 from indexer.settings import Settings
 from tests.bundles import make_bundle
+
+_IN_MEMORY = Path("/dev/shm")
+_ROOM = 8 * 2**30
+
+
+def pytest_configure() -> None:
+    """Keep the tests' folders in memory where there is room: hundreds of indexes are made, and each syncs its files."""
+    if _IN_MEMORY.is_dir() and min(shutil.disk_usage(_IN_MEMORY).free, psutil.virtual_memory().available) > _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_IN_MEMORY))
 
 
 @pytest.fixture(scope="session")
