@@ -94,7 +94,7 @@ def classify(name: str) -> Response:
     started = time.perf_counter()
     collection = services().collection(check_collection_name(name))
     request = _from_form() if is_form() else _parsed(json_body())
-    encoder = services().encoder_of(collection)
+    encoder = services().encoders.of(collection)
     classifier = _classifier(collection, request.label_set(collection))
     vectors, modalities, warnings = _embedded(request.items, collection, encoder)
     results: list[dict[str, Any]] = [{} for _ in request.items]
@@ -183,7 +183,7 @@ def apply_label_set(name: str, label_set_name: str) -> tuple[Response, int, dict
 
 def _classifier(collection: Collection, labels: LabelSet) -> Classifier:
     cache = cast(LabelCache, current_app.extensions[_CACHE])
-    return Classifier(services().encoder_of(collection), labels, cache=cache)
+    return Classifier(services().encoders.of(collection), labels, cache=cache)
 
 
 def _parsed(body: Any, parts: dict[str, bytes] | None = None) -> ClassifyRequest:

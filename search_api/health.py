@@ -23,12 +23,12 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Whether each part can answer: the model gives its golden vector for a canary, the index answers a ping."""
-    parts = {"model": _tried(services().check_model), "index": _tried(services().check_index)}
+    parts = {"model": _tried(services().encoders.check), "index": _tried(services().check_index)}
     if services().settings.has_queue:
         parts["queue"] = _tried(services().check_queue)
     if services().settings.media_url is not None:
         parts["media"] = _tried(services().check_media)
-    parts["model"]["devices"] = services().devices()
+    parts["model"]["devices"] = services().encoders.devices()
     if all(part["ok"] for part in parts.values()):
         return jsonify({"status": "ready", "parts": parts})
     reasons = " ".join(part["reason"] for part in parts.values() if not part["ok"])

@@ -49,7 +49,7 @@ class _Encoders(Collector):
         """One series a tower that is open."""
         labels = ("model", "fingerprint", "tower", "device")
         family = GaugeMetricFamily("crosslens_encoder_tower", "1 for each tower that is open.", labels=labels)
-        for encoder in self._services.encoders():
+        for encoder in self._services.encoders.loaded():
             for tower, device in encoder.devices.items():
                 family.add_metric((encoder.name, encoder.fingerprint, tower, device), 1)
         yield family

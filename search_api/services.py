@@ -17,14 +17,13 @@ from indexer.errors import CollectionNotFound, ModelError, VectorIndexError
 from indexer.flow import batched
 from indexer.items import Kind
 from indexer.settings import Settings
-from search_api.batched import BatchedEncoder
+from search_api.encoders import Encoders
 from search_api.engine import SearchEngine
 
 if TYPE_CHECKING:
     from indexer.items import Record
     from indexer.media.originals import Originals
     from indexer.media.thumbnails import Thumbnails
-    from indexer.models.encoder import Encoder
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from workers.submit import Queue
 
 _log = structlog.get_logger("api")
-
-SESSION_THREADS = 1
-"""Per run: requests run beside each other, and one that takes every core makes all others wait."""
 
 _DISCARD_BATCH = 500
 """Items whose originals are removed at a time."""
@@ -52,13 +48,8 @@ class Services:
         self._lock = threading.RLock()
         self._open = ExitStack()
         self._store: Store | None = None
-        self._models: dict[str, str] = {}
-        """Fingerprints by model name."""
-        self._encoders: dict[str, BatchedEncoder] = {}
-        """By fingerprint."""
+        self.encoders = Encoders(settings)
         self._engines: dict[str, tuple[float, SearchEngine]] = {}
-        self._certified: set[str] = set()
-        """Fingerprints of encoders that gave all of their golden vectors."""
 
     @property
     def store(self) -> Store:
@@ -113,38 +104,6 @@ class Services:
         with available(self.settings):
             self.queue.jobs.ping()
 
-    def encoder(self, model: str) -> BatchedEncoder:
-        """An installed bundle's encoder, loaded once.
-
-        Raises:
-            BundleNotFound: it is not installed.
-        """
-        with self._lock:
-            if model not in self._models:
-                from indexer.models.encoder import load_encoder  # noqa: PLC0415
-
-                encoder = load_encoder(self.settings, model, threads=SESSION_THREADS)
-                self._models[model] = encoder.fingerprint
-                if encoder.fingerprint not in self._encoders:
-                    self._add(encoder)
-            return self._encoders[self._models[model]]
-
-    def _add(self, encoder: Encoder) -> None:
-        self._encoders[encoder.fingerprint] = self._open.enter_context(BatchedEncoder(encoder))
-
-    def encoder_of(self, collection: Collection) -> BatchedEncoder:
-        """The encoder that a collection was filled with.
-
-        Raises:
-            ModelMismatch: its bundle is not installed here, or has other weights by the same name.
-        """
-        with self._lock:
-            if collection.fingerprint not in self._encoders:
-                from indexer.models.encoder import load_encoder_of  # noqa: PLC0415
-
-                self._add(load_encoder_of(self.settings, collection.model, collection.fingerprint))
-            return self._encoders[collection.fingerprint]
-
     def ingest(self, collection: Collection, uploads: Sequence[Upload]) -> list[Outcome]:
         """Store and index uploads; an outcome each."""
         from indexer.uploads import ingest_uploads  # noqa: PLC0415
@@ -152,7 +111,7 @@ class Services:
         return ingest_uploads(
             uploads,
             collection=collection,
-            encoder=self.encoder_of(collection),
+            encoder=self.encoders.of(collection),
             originals=self.originals,
             settings=self.settings,
         )
@@ -205,7 +164,7 @@ class Services:
                 collection = self.collection(name)
                 before = engine.background if engine is not None and engine.is_of(collection) else None
                 engine = SearchEngine(
-                    self.encoder_of(collection),
+                    self.encoders.of(collection),
                     collection,
                     max_pixels=self.settings.max_pixels,
                     pages=self.pages,
@@ -257,7 +216,7 @@ class Services:
             BundleNotFound: no bundle of that name is installed.
             ModelMismatch: the collection is there and holds another model's vectors.
         """
-        encoder = self.encoder(model or self.settings.model)
+        encoder = self.encoders.named(model or self.settings.model)
         with self._lock:
             try:
                 self.store.get(name)
@@ -294,29 +253,6 @@ class Services:
             self.thumbnails.discard(records)
             yield {record.sha256 for record in records}
 
-    def check_model(self) -> None:
-        """Compare the default model's golden vectors with this machine's: all once, after that those of a canary.
-
-        Raises:
-            ModelError: they differ, or the model does not run.
-        """
-        from indexer.models.golden import check_golden  # noqa: PLC0415
-
-        encoder = self.encoder(self.settings.model)
-        check_golden(encoder, canary=encoder.fingerprint in self._certified)
-        self._certified.add(encoder.fingerprint)
-
-    def devices(self) -> dict[str, str]:
-        """Where the default model's towers run, those that are open."""
-        with self._lock:
-            fingerprint = self._models.get(self.settings.model)
-            return self._encoders[fingerprint].devices if fingerprint else {}
-
-    def encoders(self) -> list[BatchedEncoder]:
-        """Every encoder that is loaded."""
-        with self._lock:
-            return list(self._encoders.values())
-
     def check_media(self) -> None:
         """Ask the media store for a sign of life.
 
@@ -331,24 +267,19 @@ class Services:
 
     def warm(self) -> None:
         """Open what the first request would otherwise wait for; what cannot be opened, readiness will name."""
-        for check in (self.check_index, self.check_model, self._warm_up):
+        for check in (self.check_index, self.encoders.check, self.encoders.warm_up):
             try:
                 check()
             except (VectorIndexError, ModelError) as error:
                 _log.warning("not ready", code=error.code, detail=error.message)
 
-    def _warm_up(self) -> None:
-        self.encoder(self.settings.model).warm_up()
-
     def close(self) -> None:
         """Let go of the index and stop the batchers."""
         with self._lock:
             self._open.close()
+            self.encoders.close()
             self._store = None
-            self._encoders.clear()
-            self._models.clear()
             self._engines.clear()
-            self._certified.clear()
 
 
 def services() -> Services:

@@ -13,6 +13,7 @@ from indexer.errors import (
     LabelSetNotFound,
     MediaStoreUnavailable,
     ModelError,
+    ModelMismatch,
     Quarantined,
 )
 from indexer.pipeline import ingest_found
@@ -64,8 +65,10 @@ def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, An
     """The outcome of a part, waited for while the index or the media store is away."""
     part = items[span.begin : span.end]
     for tries in range(1_000_000):
+        collection = None
         try:
-            outcome = _index(runtime, runtime.store.get(job.collection), part, f"{job.id}/{number}")
+            collection = runtime.store.get(job.collection)
+            outcome = _index(runtime, collection, part, f"{job.id}/{number}")
         except (IndexUnavailable, MediaStoreUnavailable) as error:
             what = "index" if isinstance(error, IndexUnavailable) else "media store"
             runtime.jobs.note(job.id, f"Waiting for the {what}: {error.message}")
@@ -74,12 +77,19 @@ def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, An
             if runtime.stopping.wait(pause):
                 raise Interrupted from error
         except (CollectionNotFound, LabelSetNotFound, ModelError) as error:
+            if isinstance(error, ModelMismatch) and _was_replaced(runtime, collection):
+                continue  # once more, with the new model
             return Outcome(failures=[_failure(item, error) for item in part])
         else:
             if tries:
                 runtime.jobs.note(job.id, "")
             return outcome
     raise Interrupted
+
+
+def _was_replaced(runtime: Runtime, collection: Collection | None) -> bool:
+    """Whether a collection has changed its model since it was looked up."""
+    return collection is not None and runtime.store.get(collection.name).physical != collection.physical
 
 
 def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]], name: str) -> Outcome:

@@ -13,6 +13,7 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── JobNotFound           no job of that id
      │    ├── LabelSetNotFound      no label set of that name with the collection
      │    ├── PruneRefused          a folder that is gone or empty, of which the index holds items
+     │    ├── InvalidBackup         a backup that is cut short, was altered, or is none
      │    ├── TooBusy               more is queued than the queue should hold
      │    ├── BrokerUnavailable     the queue does not answer, or there is none
      │    ├── MissingExtra          a source that needs an extra that is not installed
@@ -46,6 +47,8 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── ParityFailed          an exported bundle does not give its checkpoint's vectors
      │    ├── EncoderFailed         a run failed, and again after its session was rebuilt
      │    └── Overloaded            more is waiting for the encoder than it may
+     ├── ApiError                   a server that was asked over HTTP answered with an error, under its code
+     │    └── ServerUnreachable     it did not answer at all
      └── VectorIndexError                the index and its process
           ├── CollectionNotFound  ItemNotFound
           ├── IndexOwned            another process owns the data folder's index
@@ -111,8 +114,10 @@ from indexer.errors.models import (
     UnknownRecipe,
     UnsupportedCheckpoint,
 )
+from indexer.errors.remote import ApiError, ServerUnreachable
 from indexer.errors.usage import (
     BrokerUnavailable,
+    InvalidBackup,
     InvalidCursor,
     InvalidName,
     InvalidRequest,
@@ -130,6 +135,7 @@ from indexer.errors.usage import (
 __all__ = [
     "AccessDenied",
     "AccessError",
+    "ApiError",
     "ArchiveRefused",
     "BadMember",
     "BrokerUnavailable",
@@ -147,6 +153,7 @@ __all__ = [
     "HubUnreachable",
     "IndexOwned",
     "IndexUnavailable",
+    "InvalidBackup",
     "InvalidBundle",
     "InvalidCursor",
     "InvalidName",
@@ -176,6 +183,7 @@ __all__ = [
     "RateLimited",
     "ReservedPayloadKey",
     "ServerTooOld",
+    "ServerUnreachable",
     "SourceNotFound",
     "SymlinkLoop",
     "TextsOnly",

@@ -86,6 +86,13 @@ class PruneRefused(UsageError):
     default_remedy = "Mount the disk, or check the path; if the files are gone for good, use --prune-all."
 
 
+class InvalidBackup(UsageError):
+    """A backup that is cut short, was altered, or is none."""
+
+    code = "invalid_backup"
+    default_remedy = "Nothing was restored. Use another backup, or fetch this one again from where it was kept."
+
+
 class TooBusy(UsageError):
     """More is queued than the queue should hold."""
 

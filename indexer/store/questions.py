@@ -266,7 +266,9 @@ class Questions:
 
     def _type_of(self, field: str) -> str:
         if field not in self.types:  # it may have been declared since
-            self.types = _types(self._connection.call(lambda client: client.get_collection(self.physical)).payload_schema)
+            self.types = _types(
+                self._connection.call(lambda client: client.get_collection(self.physical)).payload_schema
+            )
         if field not in self.types:
             raise InvalidRequest(f"The field {field!r} is not declared.", remedy="Declare it, then ask again.")
         return self.types[field]

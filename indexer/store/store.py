@@ -269,7 +269,8 @@ class Store:
         found = self.get(name)
         if found.name != name:
             raise InvalidRequest(
-                f"{name!r} is an alias of the collection {found.name!r}.", remedy="Delete that one, or remove the alias."
+                f"{name!r} is an alias of the collection {found.name!r}.",
+                remedy="Delete that one, or remove the alias.",
             )
         kin = [each for each in self.every() if each.name == name and each.physical != found.physical]
         for each in [*kin, found]:  # what was replaced goes first: until the end the name leads to what is left

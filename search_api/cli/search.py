@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also write the results as a page to look at."
 )
+@click.option("--url", envvar="CROSSLENS_URL", help="Ask this server instead of the data folder.")
+@click.option("--key", envvar="CROSSLENS_KEY", help="The key that the server asks for.")
 @common_options()
 def search(
     text: str | None,
@@ -57,6 +59,8 @@ def search(
     frames: bool,
     explain: bool,
     sheet: Path | None,
+    url: str | None,
+    key: str | None,
     settings: Settings,
     as_json: bool,
 ) -> None:
@@ -66,25 +70,28 @@ def search(
     """
     # One answer, then the process ends: collecting garbage while libraries load would cost a fifth of the time.
     gc.disable()
-    from search_api.local import local_engine  # noqa: PLC0415
     from search_api.request import SearchRequest, parse_json  # noqa: PLC0415
 
     if not text and not image and not item:
         raise click.UsageError('Say what to look for: crosslens search "a dog", or --image FILE, or --item ID.')
+    options = {"kind": kind, "order_by": order_by, "min_relevance": min_relevance, "collapse": list(collapse)}
+    options |= {"diversity": diversity, "explain": explain}
+    options = {name: value for name, value in options.items() if value} | ({"group_by": None} if frames else {})
+    options["filter"] = parse_json(among.encode(), "--filter") if among and among.lstrip()[:1] == "{" else among
+    if url is not None:
+        if sheet is not None:
+            raise click.UsageError("--sheet shows files of this machine; it does not go with --url.")
+        _search_there(
+            url, key, settings.collection, as_json=as_json, text=text, images=image, items=item, limit=limit,
+            options=options,
+        )  # fmt: skip
+        return
+    from search_api.local import local_engine  # noqa: PLC0415  not for a server's answer
+
     pictures = [_picture(path, settings) for path in image]
     terms: list[dict[str, Any]] = [{"text": text}] if text else []
     terms += [{"image": picture} for picture in pictures] + [{"item": each} for each in item]
-    options = {"kind": kind, "order_by": order_by, "min_relevance": min_relevance, "collapse": list(collapse)}
-    options |= {"diversity": diversity, "explain": explain}
-    request = SearchRequest.parse(
-        {
-            "query": terms,
-            "limit": limit,
-            "filter": parse_json(among.encode(), "--filter") if among and among.lstrip()[:1] == "{" else among,
-            **({"group_by": None} if frames else {}),
-            **{name: value for name, value in options.items() if value},
-        }
-    )
+    request = SearchRequest.parse({"query": terms, "limit": limit, **options})
     with local_engine(settings) as engine:
         answer = engine.search(request)
     if sheet is not None:
@@ -97,6 +104,17 @@ def search(
     print_answer(answer)
     if sheet is not None:
         click.echo(f"The page to look at: {sheet}", err=True)
+
+
+def _search_there(url: str, key: str | None, collection: str, *, as_json: bool, **asked: Any) -> None:
+    from search_api.cli.remote import ask, shown  # noqa: PLC0415
+    from search_api.cli.table import print_answer  # noqa: PLC0415
+
+    answer = ask(url, key, collection, **asked)
+    if as_json:
+        print_json(answer.model_dump(mode="json", exclude_unset=True))
+    else:
+        print_answer(shown(answer))
 
 
 def _picture(path: Path, settings: Settings) -> bytes:

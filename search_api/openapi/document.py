@@ -23,6 +23,7 @@ from indexer.classify.labels import LabelSet
 from indexer.errors import CrosslensError
 from search_api.access.needs import NEEDS, Need, Scope
 from search_api.openapi.answers import Job, MadeKey, Problem
+from search_api.openapi.docstrings import describe, with_parts
 from search_api.openapi.operations import OPERATIONS, PATHS, TAGS, Content, Operation, Query
 from search_api.openapi.shapes import RESHAPED, Schema, new_item, term
 from search_api.problems import Refused
@@ -34,6 +35,7 @@ _ANY: tuple[type[CrosslensError], ...] = (Refused, errors.RateLimited, errors.Ke
 """What any operation can answer."""
 _WITH_KEY = (errors.KeyRequired, errors.KeyInvalid, errors.KeyForbids)
 _PROBLEM = "application/problem+json"
+_BY_SETTING = "GET /metrics"
 _REFUSED_RANGE = "requested_range_not_satisfiable"
 _ABOUT = """\
 Search, ingest and classify photos, video frames, PDF pages and texts by what they mean.
@@ -118,6 +120,9 @@ def _operation(rule: Rule, method: str, view: Callable[..., Any]) -> Schema:
     parts["responses"] = _responses(about, need, has_path=bool(_VARIABLE.search(rule.rule)))
     if need.without_key == "anybody":
         parts["security"] = []
+    elif route == _BY_SETTING:
+        parts["security"] = [{}, {"bearer": []}, {"header": []}]
+        parts["description"] += " `CROSSLENS_METRICS_ACCESS` says who needs none."
     return parts
 
 
@@ -215,8 +220,6 @@ def _answer(status: int, answer: type[BaseModel] | Content | None, about: Operat
     return response
 
 
-
-
 def _said(status: int, answer: type[BaseModel] | Content | None) -> str:
     if answer is None:
         return "Done."
@@ -268,6 +271,8 @@ def _schemas() -> Schema:
     models = list(dict.fromkeys(_models()))
     _, made = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas: Schema = copy.deepcopy(made["$defs"])
+    for model in with_parts(models):
+        describe(schemas[model.__name__], model)
     schemas["ClassifiedTerm"] = term(copy.deepcopy(schemas["Term"]), plain=True)
     form_items = copy.deepcopy(schemas["NewItems"])
     form_items["properties"]["items"]["items"] = {"$ref": _REF.format(model="FormItem")}

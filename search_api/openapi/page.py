@@ -72,11 +72,14 @@ def kind(schema: Schema, depth: int = 0) -> str:
         return "..."
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
-    for union in ("anyOf", "oneOf", "allOf"):
-        if union in schema:
-            return " | ".join(dict.fromkeys(kind(each, depth + 1) for each in schema[union]))
+    if union := next((schema[name] for name in ("anyOf", "oneOf", "allOf") if name in schema), None):
+        return " | ".join(dict.fromkeys(kind(each, depth + 1) for each in union))
     if "enum" in schema or "const" in schema:
         return " | ".join(json.dumps(each) for each in schema.get("enum", [schema.get("const")]))
+    return _plain(schema, depth)
+
+
+def _plain(schema: Schema, depth: int) -> str:
     name = schema.get("type", "any")
     if name == "array":
         return f"array of {kind(schema.get('items', {}), depth + 1)}"

@@ -17,7 +17,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 @blueprint.get("/openapi.json")
 def show() -> Response:
     """This API as an OpenAPI 3.1 document."""
-    return Response(json.dumps(_document()), content_type="application/json")
+    return Response(json.dumps(_document(), separators=(",", ":")), content_type="application/json")
 
 
 @blueprint.get("/docs")
@@ -26,9 +26,7 @@ def page() -> Response:
     from search_api.openapi.page import chapters, kind, variants  # noqa: PLC0415
 
     document = _document()
-    text = render_template(
-        "api.html", document=document, chapters=chapters(document), kind=kind, variants=variants
-    )
+    text = render_template("api.html", document=document, chapters=chapters(document), kind=kind, variants=variants)
     response = Response(text, content_type="text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response

@@ -1,6 +1,10 @@
 """Probabilities: labels that fit are likely, something else is none of them, and prompts are averaged as published."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -8,11 +12,12 @@ from PIL import Image
 
 from indexer.classify.classifier import Classifier, LabelCache, embed_labels
 from indexer.classify.labels import LabelSet, of_names, parse_label_set
-from indexer.classify.scoring import BASE_RATE, Scale, each_of, one_of, scale_of
+from indexer.classify.scoring import BASE_RATE, OTHERS, Scale, each_of, one_of, scale_of
 from indexer.errors import InvalidVector
+from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder, TextEmbeddings
 from indexer.models.manifest import Calibration, Manifest
-from tests.bundles import COLOURS, picture
+from tests.bundles import COLOURS, make_bundle, picture
 
 WARM = ["red", "yellow"]
 
@@ -104,6 +109,24 @@ def test_labels_are_embedded_once_for_a_model_and_set(encoder: Encoder) -> None:
     again = Classifier(counting, of_names(WARM), cache=cache)  # it had to make room
     assert counting.texts > embedded
     np.testing.assert_array_equal(again.vectors.labels, first.vectors.labels)
+
+
+def test_two_models_share_no_vectors(encoder: Encoder, tmp_path: Path) -> None:
+    cache, other = LabelCache(), Encoder(load_bundle(make_bundle(tmp_path, "twisted", twist=0.5)))
+    one, two = (cache.of(each, of_names(WARM)).labels for each in (encoder, other))
+    assert not np.allclose(one, two)
+
+
+def test_other_things_that_mean_a_label_are_none(encoder: Encoder) -> None:
+    def embedded(texts: Sequence[str]) -> TextEmbeddings:
+        """Every text has a direction of its own; "a dog" is also what a hound is."""
+        rows = [crc32(text.replace("a photo of hound", "a dog").encode()) for text in texts]
+        vectors = np.stack([np.random.default_rng(row).standard_normal(64) for row in rows]).astype(np.float32)
+        return TextEmbeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), [False] * len(texts))
+
+    fake = SimpleNamespace(fingerprint="x", manifest=encoder.manifest, encode_texts=embedded)
+    assert len(embed_labels(fake, of_names(["zebra"], template="photo")).others) == len(OTHERS)
+    assert len(embed_labels(fake, of_names(["hound"], template="photo")).others) == len(OTHERS) - 1
 
 
 def test_the_stamp_names_what_decides(encoder: Encoder) -> None:

@@ -71,7 +71,7 @@ def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("a.json", b'{"labels": NaN}'),
         ("a.yaml", b"labels: [cat"),
         ("a.yaml", b"labels: !!python/object/apply:os.system ['true']"),
-        ("a.yaml", b"x: &a [1,2]\ny: &b [*a,*a]\nlabels: [*b]"),
+        ("a.yaml", b"labels: [&a cat, {name: dog, prompts: [*a]}]"),
         ("a.yaml", b"[" * 5000),
         ("a.yaml", b"labels:\n - cat\n" + b"#" * MOST_BYTES),
         ("a.yaml", b"\xff\xfe\x00"),

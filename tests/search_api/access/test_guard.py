@@ -61,8 +61,8 @@ def matrix(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         monkeypatch.setattr(services, name, lambda *_, **__: passed())
     monkeypatch.setattr(Services, "store", property(lambda _: passed()))
     monkeypatch.setattr(Services, "queue", property(lambda _: passed()))
-    for name in ("check_model", "check_index"):
-        monkeypatch.setattr(services, name, lambda: None)
+    monkeypatch.setattr(services, "check_index", lambda: None)
+    monkeypatch.setattr(services.encoders, "check", lambda: None)
     yield Api(bare, services)
 
 
@@ -449,7 +449,7 @@ def test_keys_fail_closed_and_limits_open_when_the_queue_is_away(settings: Setti
 def test_details_of_health_are_for_this_machine_and_for_keys(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     services = Services(alone)
     monkeypatch.setattr(services, "check_index", lambda: None)
-    monkeypatch.setattr(services, "check_model", lambda: None)
+    monkeypatch.setattr(services.encoders, "check", lambda: None)
     api = Api(alone, services)
     key = api.key(Role.READ, collections=("x",))
     far = {"environ_overrides": {"REMOTE_ADDR": "203.0.113.1"}}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from indexer.evaluation import fit as fitting
 from indexer.models.encoder import Encoder
 from indexer.pipeline import ingest
 from indexer.settings import Settings
@@ -88,6 +89,21 @@ def test_fitted_probabilities_are_what_searches_answer(store: Store, encoder: En
     assert found.relevance_from == {"text_to_image": "fitted"}
     expected = 1 / (1 + np.exp(-(kept["scale"] * found.results[0].score + kept["bias"])))  # type: ignore[operator]
     assert found.results[0].relevance == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_else_a_pair_names_is_no_counterexample(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[tuple[int, int]] = []
+    scored_of = fitting.scored_of
+
+    def counted(vectors: Any, positives: Any, others: Any) -> fitting.Scored:
+        counts.extend((len(right), len(wrong)) for right, wrong in zip(positives, others, strict=True))
+        return scored_of(vectors, positives, others)
+
+    monkeypatch.setattr(fitting, "scored_of", counted)
+    run(tmp_path, [{"query": f"{colour} photo", "relevant": photos(colour)} for colour in COLOURS] * 5, "--fit")
+    assert set(counts) == {(10, 60)}
 
 
 def test_too_few_pairs_are_measured_and_not_fitted(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""The client itself: a server's address and key, and what can be asked of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from search_api.client.jobs import Job, Jobs
+from search_api.client.searching import Filter, Found, Picture, Terms, search_body
+from search_api.client.transport import Transport
+from search_api.client.uploads import Thing, form
+from search_api.openapi.answers import (
+    Collection,
+    CollectionList,
+    Facets,
+    Item,
+    SearchAnswer,
+    SearchAnswers,
+    Uploaded,
+)
+
+_DEFAULT = "http://localhost:8000"
+_CHUNK = 2**20
+
+
+class Crosslens:
+    """A Crosslens server. Close it, or use it as a context; threads may share it."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        collection: str = "media",
+        timeout: float = 60.0,
+        retries: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`url` and `key` are CROSSLENS_URL's and CROSSLENS_KEY's unless given; `collection` is that of every call
+        that names no other. `timeout` is in seconds; `retries` counts the tries behind the first. `transport` is
+        httpx's, for tests and proxies.
+        """
+        self._transport = Transport(
+            url or os.environ.get("CROSSLENS_URL") or _DEFAULT,
+            key=key or os.environ.get("CROSSLENS_KEY"),
+            timeout=timeout,
+            retries=retries,
+            transport=transport,
+        )
+        self._collection = collection
+        self.collections = Collections(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.items = Items(self._transport, collection)
+
+    def upload(
+        self, *things: Thing, payload: Mapping[str, Any] | None = None, collection: str | None = None
+    ) -> Uploaded:
+        """Upload files and texts in one request; what cannot become an item has its error, and stops no other.
+
+        `payload` is every item's, under its own.
+
+        Raises:
+            ApiError: nothing could be stored; it is the first one's error.
+        """
+        with form(things, payload or {}) as parts:
+            return self._transport.ask(Uploaded, "POST", f"{self._path(collection)}/items", files=parts)
+
+    def ingest(self, *sources: str | Path, collection: str | None = None) -> Job:
+        """Queue folders, files, globs and URLs, as the server's workers reach them."""
+        return self.jobs.submitted(f"{self._path(collection)}/ingest", [str(source) for source in sources])
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: Picture | None = None,
+        item: str | None = None,
+        vector: Sequence[float] | None = None,
+        query: Terms = (),
+        filter: Filter | None = None,
+        limit: int = 10,
+        collection: str | None = None,
+        **options: Any,
+    ) -> Found:
+        """What is like a text, an image, an item, a vector, or all of them together; without any, everything.
+
+        `query` holds whole terms, such as `{"text": "people", "weight": -0.5}`; `limit` is of a page; `options` are
+        the request's other members: `kind`, `like`, `dislike`, `order_by`, `diversity`, `collapse`, `group_by`,
+        `group_size`, `min_relevance`, `explain`, `exact`.
+        """
+        path = f"{self._path(collection)}/search"
+        request = search_body(
+            text, image=image, item=item, vector=vector, query=query, filter=filter, limit=limit, **options
+        )
+        return Found(lambda body: self._transport.ask(SearchAnswer, "POST", path, json=body), request)
+
+    def search_many(
+        self, searches: Sequence[Mapping[str, Any]], *, collection: str | None = None
+    ) -> list[SearchAnswer]:
+        """The answers to several searches with queries, asked in one request: each has `search`'s arguments."""
+        bodies = [search_body(**search) for search in searches]
+        path = f"{self._path(collection)}/search/batch"
+        return self._transport.ask(SearchAnswers, "POST", path, json={"searches": bodies}).answers
+
+    def facets(
+        self,
+        *fields: str,
+        filter: Filter | None = None,
+        limit: int = 20,
+        collection: str | None = None,
+        **options: Any,
+    ) -> Facets:
+        """The values of fields, and how many items have each; `options` are `kind` and `group_by`."""
+        body = {"fields": list(fields), "filter": filter, "limit": limit, **options}
+        return self._transport.ask(Facets, "POST", f"{self._path(collection)}/facets", json=body)
+
+    def ready(self) -> bool:
+        """Whether the server can answer; asked once."""
+        return self._transport.is_ready()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _path(self, collection: str | None) -> str:
+        return _path(collection or self._collection)
+
+
+class Collections:
+    """The collections of a server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Collection]:
+        """Every collection, by name."""
+        return self._transport.get(CollectionList, "/v1/collections").collections
+
+    def get(self, name: str) -> Collection:
+        """One collection."""
+        return self._transport.get(Collection, _path(name))
+
+    def create(self, name: str, *, model: str | None = None) -> Collection:
+        """Make a collection; one that is there with the same model stays as it is."""
+        return self._transport.ask(Collection, "PUT", _path(name), json={} if model is None else {"model": model})
+
+    def delete(self, name: str) -> None:
+        """Remove a collection with all that is in it."""
+        self._transport.send("DELETE", _path(name))
+
+
+class Items:
+    """The items of a server's collections."""
+
+    def __init__(self, transport: Transport, collection: str) -> None:
+        self._transport = transport
+        self._collection = collection
+
+    def get(self, item: str, *, collection: str | None = None) -> Item:
+        """One item."""
+        return self._transport.get(Item, self._path(item, collection))
+
+    def patch(self, item: str, payload: Mapping[str, Any], *, collection: str | None = None) -> Item:
+        """Set fields of an item's payload; those that are None are removed, and all others stay."""
+        path = self._path(item, collection)
+        return self._transport.ask(Item, "PATCH", path, json={"payload": dict(payload)})
+
+    def delete(self, item: str, *, collection: str | None = None) -> None:
+        """Remove an item."""
+        self._transport.send("DELETE", self._path(item, collection))
+
+    def media(self, item: str, *, collection: str | None = None) -> bytes:
+        """The original's bytes."""
+        return self._transport.send("GET", f"{self._path(item, collection)}/media").content
+
+    def download(self, item: str, path: str | Path, *, collection: str | None = None) -> None:
+        """Write the original to a file, a piece at a time."""
+        with (
+            self._transport.stream("GET", f"{self._path(item, collection)}/media") as response,
+            Path(path).open("wb") as file,
+        ):
+            for chunk in response.iter_bytes(_CHUNK):
+                file.write(chunk)
+
+    def thumbnail(self, item: str, size: int = 256, *, collection: str | None = None) -> bytes:
+        """A WebP whose longest side has about so many pixels."""
+        path = f"{self._path(item, collection)}/thumbnail"
+        return self._transport.send("GET", path, params={"size": size}).content
+
+    def _path(self, item: str, collection: str | None) -> str:
+        return f"{_path(collection or self._collection)}/items/{quote(item, safe='')}"
+
+
+def _path(collection: str) -> str:
+    return f"/v1/collections/{quote(collection, safe='')}"
