@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterable
+from contextlib import suppress
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from indexer.errors import CrosslensError
 from search_api.services import Services
 
 blueprint = Blueprint("metrics", __name__)
@@ -22,7 +25,8 @@ class Metrics:
 
     def __init__(self, services: Services) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Encoders(services))
+        for collector in (_Encoders(services), _Index(services), _Queue(services)):
+            self.registry.register(collector)
         self._requests = Counter(
             "crosslens_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
@@ -30,8 +34,22 @@ class Metrics:
             "crosslens_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=self.registry
         )
 
+        self._errors = Counter(
+            "crosslens_errors", "Requests that were refused or failed, by the caller's key.", ("key", "status"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._stages = Histogram(
+            "crosslens_search_stage_seconds", "Time of a search's stages.", ("stage",), buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+
     def count(self, response: Response) -> Response:
         """Note a finished request. Its route is counted, not its path: paths are as many as callers like."""
+        for stage, milliseconds in g.get("stages", {}).items():
+            self._stages.labels(stage).observe(milliseconds / 1000)
+        if response.status_code >= 400:
+            key = g.get("key")
+            self._errors.labels(key.id if key is not None else "none", str(response.status_code)).inc()
         route = request.url_rule.rule if request.url_rule else "none"
         method = request.method if request.url_rule else "other"
         self._requests.labels(method, route, str(response.status_code)).inc()
@@ -53,6 +71,48 @@ class _Encoders(Collector):
             for tower, device in encoder.devices.items():
                 family.add_metric((encoder.name, encoder.fingerprint, tower, device), 1)
         yield family
+
+
+class _Index(Collector):
+    """How many items each collection holds."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        """One series a collection; none while the index is away."""
+        family = GaugeMetricFamily("crosslens_items", "Items in a collection.", labels=("collection",))
+        with suppress(CrosslensError):
+            for collection in self._services.store.list():
+                family.add_metric((collection.name,), collection.count())
+        yield family
+
+
+class _Queue(Collector):
+    """What waits, who works, and how jobs stand."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing where there is no queue, or while it is away."""
+        settings = self._services.settings
+        if not settings.has_queue:
+            return
+        from workers.app import EMBED_CPU, EMBED_GPU, PLAN  # noqa: PLC0415  Celery, for who has a queue
+        from workers.submit import available  # noqa: PLC0415
+
+        waiting = GaugeMetricFamily("crosslens_queue_messages", "Messages that wait in a queue.", labels=("queue",))
+        working = GaugeMetricFamily("crosslens_workers", "Workers that give signs of life.")
+        unfinished = GaugeMetricFamily("crosslens_jobs_unfinished", "Jobs that are not over.", labels=("state",))
+        with suppress(CrosslensError), available(settings):
+            jobs = self._services.queue.jobs
+            for queue in (PLAN, EMBED_CPU, EMBED_GPU):
+                waiting.add_metric((queue,), jobs.queued(queue))
+            working.add_metric((), len(jobs.workers()))
+            for state, count in Counts(job.state.value for job in jobs.unfinished()).items():
+                unfinished.add_metric((state,), count)
+        yield from (waiting, working, unfinished)
 
 
 def register(app: Flask, services: Services) -> None:

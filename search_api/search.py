@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.errors import InvalidRequest
@@ -33,7 +33,9 @@ def search(name: str) -> Response:
     name the other parts; a form with files and no `request` asks for what is like all of those images.
     """
     engine = services().engine(check_collection_name(name))
-    return jsonify(engine.search(_from_form() if is_form() else SearchRequest.parse(json_body())).as_dict())
+    answer = engine.search(_from_form() if is_form() else SearchRequest.parse(json_body()))
+    g.stages = answer.stages
+    return jsonify(answer.as_dict())
 
 
 @blueprint.post("/batch")

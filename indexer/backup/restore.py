@@ -198,8 +198,12 @@ def _finish(store: Store, manifest: dict[str, Any], collections: dict[str, Colle
 
 
 def _file(path: Path, chunks: Iterable[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("xb") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = path.open("xb")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidBackup(f"The backup has {path.name!r} twice.") from error
+    with file:
         path.chmod(0o600)
         for chunk in chunks:
             file.write(chunk)

@@ -28,8 +28,10 @@ _APART = frozenset({"index", "uploads", "broker", "duplicates", "restoring"})
 """Of the data folder, what is saved in another way, or can be made again."""
 _PASSED_OVER = frozenset({"engines", "incoming", "thumbnails", "owner.lock", "valkey.sock", "valkey.log"})
 _SUFFIXES_PASSED_OVER = frozenset({".lock", ".sock", ".log", ".new", ".partial", ".tmp"})
-_KEPT_SETTINGS = ("collection", "model", "copy_originals", "video_interval", "video_scenes", "video_frames",
-                  "animation_frames", "pdf_pages", "metadata", "picture_hashes", "caption_items", "sidecars")  # fmt: skip
+_KEPT_SETTINGS = (
+    "collection", "model", "copy_originals", "video_interval", "video_scenes", "video_frames", "animation_frames",
+    "pdf_pages", "metadata", "picture_hashes", "caption_items", "sidecars",
+)  # fmt: skip
 """Settings by which the content came about; none is a secret."""
 _TRIES = 20
 

@@ -33,15 +33,16 @@ def compare(old: Collection, new: Collection) -> dict[str, Any]:
     Two models need not agree: a low overlap says that answers will change, not that they become worse. Which of them
     are right only `recall` tells.
     """
-    ids = [each for each in _sample(old) if each in new.present([each])]
+    ids = _sample(old)
+    vectors = {"old": old.vectors(ids), "new": new.vectors(ids)}
+    ids = [each for each in ids if each in vectors["old"] and each in vectors["new"]]
     shares: list[float] = []
     times: dict[str, list[float]] = {"old": [], "new": []}
     for each in ids:
         found = []
         for label, collection in (("old", old), ("new", new)):
-            vector = collection.vector(each)
             started = time.perf_counter()
-            hits = collection.search(vector, DEPTH, exclude_ids=[each])
+            hits = collection.search(vectors[label][each], DEPTH, exclude_ids=[each])
             times[label].append((time.perf_counter() - started) * 1000)
             found.append({hit.id for hit in hits})
         if most := max(map(len, found)):

@@ -188,12 +188,12 @@ def previous(store: Store, name: str) -> Move:
         InvalidRequest: nothing was switched, or the old one is gone.
     """
     current = store.get(name)
-    try:
-        before = store.physical(current.metadata[MOVE]["from"])
-    except (KeyError, CollectionNotFound) as error:
+    came_from = (current.metadata.get(MOVE) or {}).get("from")
+    before = next((each for each in store.every() if each.physical == came_from), None)
+    if before is None:
         raise InvalidRequest(
             f"There is nothing to go back to from {current.name!r}.", remedy="See `crosslens reindex --status`."
-        ) from error
+        )
     before.guarded = False
     return Move(store, current, before)
 

@@ -139,7 +139,10 @@ class Truth:
                 {**schema, "components": self.document["components"]},
                 format_checker=Draft202012Validator.FORMAT_CHECKER,
             )
-            problems = [f"{list(error.absolute_path)}: {error.message[:300]}" for error in validator.iter_errors(response.json())]
+            problems = [
+                f"{list(error.absolute_path)}: {error.message[:300]}"
+                for error in validator.iter_errors(response.json())
+            ]
             assert not problems, f"{where}: {problems}"
 
 
