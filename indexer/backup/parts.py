@@ -15,7 +15,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +200,7 @@ class Reader:
     def _manifest(self) -> dict[str, Any]:
         try:
             with self._open(MANIFEST) as file:
-                document = json.loads(file.read(_MAX_MANIFEST + 1)[:_MAX_MANIFEST])
+                document = json.loads(_read(MANIFEST, lambda: file.read(_MAX_MANIFEST)))
             checksum = document.pop("checksum")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidBackup("The backup's manifest cannot be read.") from error
@@ -216,7 +216,7 @@ class Reader:
         """
         digest, count = hashlib.sha256(), 0
         with self._open(PARTS) as file:
-            while line := file.readline(_MAX_LINE):
+            while line := _read(PARTS, lambda: file.readline(_MAX_LINE)):
                 digest.update(line)
                 count += 1
                 yield _part(line)
@@ -231,15 +231,10 @@ class Reader:
         """
         digest, length = hashlib.sha256(), 0
         with self._open(part.name) as file:
-            try:
-                for chunk in chunks_of(file):
-                    length += len(chunk)
-                    if length > part.bytes:
-                        break
-                    digest.update(chunk)
-                    yield chunk
-            except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise InvalidBackup(f"{part.name} in the backup is damaged.") from error
+            while (chunk := _read(part.name, lambda: file.read(_CHUNK))) and length <= part.bytes:
+                length += len(chunk)
+                digest.update(chunk)
+                yield chunk
         if length != part.bytes or digest.hexdigest() != part.sha256:
             raise InvalidBackup(f"{part.name} in the backup is not what was saved.")
 
@@ -263,6 +258,13 @@ class Reader:
         """Let go of the file."""
         if self._zip is not None:
             self._zip.close()
+
+
+def _read(name: str, read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InvalidBackup(f"{name} in the backup is damaged.") from error
 
 
 def _part(line: bytes) -> Part:

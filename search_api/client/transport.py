@@ -48,11 +48,9 @@ class Transport:
         timeout: float,
         retries: int,
         transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`transport` and `sleep` are for tests."""
+        """`transport` is httpx's."""
         self._retries = retries
-        self._sleep = sleep
         self._client = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -126,7 +124,7 @@ class Transport:
                 if not worth or attempt >= self._retries or (told or 0) > LONGEST_WAIT:
                     raise
             longest = min(_FIRST_WAIT * 2**attempt, LONGEST_WAIT)
-            self._sleep(random.uniform(0, longest) if told is None else told)  # noqa: S311  no secret
+            time.sleep(random.uniform(0, longest) if told is None else told)  # noqa: S311  no secret
             attempt += 1
 
     def _opened(self, method: str, path: str, parts: dict[str, Any], attempt: int) -> httpx.Response:

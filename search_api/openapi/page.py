@@ -111,5 +111,5 @@ def _rows(schema: Schema) -> list[Row]:
     return [
         Row(name, kind(each), each.get("description", ""), name in required)
         for name, each in schema.get("properties", {}).items()
-        if each != {"type": "null"}
+        if each != {"type": "null"} and each is not False
     ]

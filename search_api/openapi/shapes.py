@@ -59,7 +59,14 @@ def _image(about: Mapping[str, Any]) -> Schema:
 def term(schema: Schema, *, plain: bool = False) -> Schema:
     """Of `Term`: one of text, image, item and vector each; `plain` without weights and vectors, as classified items."""
     given = schema["properties"]
-    weight = {**given["weight"], "not": {"const": 0}}
+    weight = {
+        "description": given["weight"].get("description", "Any but 0; a negative one leads away."),
+        "default": 1.0,
+        "anyOf": [
+            {"type": "number", "minimum": -1000, "exclusiveMaximum": 0},
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+        ],
+    }
     own: dict[str, Schema] = {"text": {"template": _or_null(_template())}, "vector": {"modality": given["modality"]}}
     variants = []
     for name in _OF_TERM[:3] if plain else _OF_TERM:
@@ -120,7 +127,7 @@ def facet_request(schema: Schema) -> Schema:
 
 
 def _payload(schema: Schema) -> Schema:
-    return {**schema, "propertyNames": {"not": {"const": "crosslens"}}}
+    return {**schema, "properties": {"crosslens": False}}
 
 
 def new_item(schema: Schema, *, files: bool) -> Schema:

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -28,6 +29,7 @@ from indexer.store.collection import SUCCESSOR
 from indexer.uploads import Upload, ingest_uploads
 from tests.bundles import COLOURS, make_bundle, picture
 from tests.hostile import photo
+from tests.indexer.store.fake_qdrant import fake_qdrant
 
 
 @pytest.fixture
@@ -83,8 +85,10 @@ def backed_up(settings: Settings, target: Path) -> Path:
 def answers(store: Store, encoder: Encoder) -> Any:
     media = store.get("media")
     vectors = encoder.encode_texts([*COLOURS]).vectors
-    hits = [media.search(vector, 5) for vector in vectors]
-    return [[(hit.id, hit.payload, hit.record, pytest.approx(hit.score, abs=1e-5)) for hit in some] for some in hits]
+    found = [media.search(vector, 1000) for vector in vectors]
+    contents = [{hit.id: (hit.payload, hit.record) for hit in hits} for hits in found]
+    scores = [[score for _, score in sorted((hit.id, hit.score) for hit in hits)] for hits in found]
+    return contents, np.array(scores, np.float32)
 
 
 @pytest.mark.parametrize("form", ["copy", "copy.zip"])
@@ -98,7 +102,9 @@ def test_a_lost_data_folder_comes_back_whole(filled: Settings, encoder: Encoder,
     back = CliRunner().invoke(restore_command, [str(tmp_path / form), "--json"], catch_exceptions=False)
     assert json.loads(back.stdout)["collections"] == {"media": len(items), "other": 0}
     with open_store(filled) as store:
-        assert answers(store, encoder) == expected
+        contents, scores = answers(store, encoder)
+        assert contents == expected[0]
+        np.testing.assert_allclose(scores, expected[1], atol=1e-5)
         media = store.get("media")
         assert {item.id: item for item in media.scan()} == items
         assert media.fields["mood"] == "keyword"
@@ -193,6 +199,28 @@ def test_the_queue_and_the_keys_in_it_come_back(filled: Settings, tmp_path: Path
             restore(tmp_path / "copy", filled)
 
 
+def test_a_backup_moves_from_a_data_folder_to_a_server_and_back(
+    filled: Settings, encoder: Encoder, tmp_path: Path
+) -> None:
+    with open_store(filled) as store:
+        items = {item.id: item for item in store.get("media").scan()}
+        save(store, filled, tmp_path / "copy.zip")
+    with fake_qdrant(Settings(data=tmp_path / "behind")) as server:
+        remote = filled.model_copy(
+            update={"data": tmp_path / "api", "qdrant_url": server.url, "qdrant_prefer_grpc": False}
+        )
+        restore(tmp_path / "copy.zip", remote)
+        with open_store(remote) as store:
+            assert {item.id: item for item in store.get("media").scan()} == items
+            save(store, remote, tmp_path / "again")
+        with pytest.raises(InvalidRequest, match="has a collection"):
+            restore(tmp_path / "copy.zip", remote.model_copy(update={"data": tmp_path / "second"}))
+    shutil.rmtree(filled.data)
+    restore(tmp_path / "again", filled)
+    with open_store(filled) as store:
+        assert {item.id: item for item in store.get("media").scan()} == items
+
+
 def test_a_folder_with_anything_in_it_is_left_alone(filled: Settings, tmp_path: Path) -> None:
     copy = backed_up(filled, tmp_path / "copy")
     with pytest.raises(InvalidRequest, match="not empty"):
@@ -223,7 +251,7 @@ def fill(writer: Writer, name: str = "models/a.bin") -> None:
     writer.finish({"format": 1, **nothing})
 
 
-def refused(source: Path, settings: Settings, match: str = "") -> None:
+def refused(source: Path, settings: Settings, match: str = "backup") -> None:
     with pytest.raises(InvalidBackup, match=match) as error:
         restore(source, settings)
     assert error.value.remedy

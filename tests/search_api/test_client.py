@@ -1,6 +1,7 @@
 """The client against a real server; and what it does when there is none, or one that fails."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,13 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from indexer.cli import main
 from search_api.client import ApiError, Crosslens, File, ServerUnreachable, Text
 from search_api.client import transport as transports
 from tests.bundles import COLOURS, picture
-from tests.search_api.conftest import Served
+from tests.search_api.conftest import CLI, Served
 
 
 @pytest.fixture
@@ -176,7 +175,13 @@ def test_what_will_not_pass_is_asked_once(status: int, monkeypatch: pytest.Monke
     with pytest.raises(ApiError) as refused:
         client.search("a", limit=1).results  # noqa: B018  asked for when it is needed
     error = refused.value
-    assert (error.status, error.code, error.detail, error.remedy, error.request_id) == (status, "some", "No.", "Do.", "abc")
+    assert (error.status, error.code, error.detail, error.remedy, error.request_id) == (
+        status,
+        "some",
+        "No.",
+        "Do.",
+        "abc",
+    )
     assert error.details["field"] == "limit"
     assert (len(asked), slept) == (1, [])
 
@@ -267,38 +272,30 @@ def test_an_event_stream_that_breaks_off_goes_on(monkeypatch: pytest.MonkeyPatch
     assert [job.state for job in client.jobs.events("x")] == ["running", "done"]
 
 
-def test_the_command_line_asks_a_server(client: Crosslens, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_asks_a_server(client: Crosslens, served: Served, tmp_path: Path) -> None:
     client.upload(File(picture("red"), id="red"), Text("so much blue", id="words"))
-    collection = client.collections.list()[-1].name
     collection = next(each.name for each in client.collections.list() if each.count == 2)
-    monkeypatch.setenv("CROSSLENS_URL", served.url)
-    monkeypatch.setenv("CROSSLENS_KEY", served.key)
+    (tmp_path / "red.png").write_bytes(picture("red", mark=3))
 
-    def run(*words: str) -> Any:
-        return CliRunner().invoke(main.commands["search"] if hasattr(main, "commands") else main, words)
+    def search(*words: str, key: str = served.key) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CROSSLENS_")}
+        return subprocess.run(
+            [*CLI, "search", *words, "--collection", collection],
+            env={**kept, "CROSSLENS_URL": served.url, "CROSSLENS_KEY": key},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
-    done = subprocess.run(
-        [sys.executable, "-c", "from indexer.cli import main; main()", "search", "red", "--collection", collection, "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(search("red", "--json").stdout)
     assert found["results"][0]["id"] == "red"
     assert found.keys() >= {"results", "took_ms", "model", "warnings", "cursor"}
-    shown = subprocess.run(
-        [sys.executable, "-c", "from indexer.cli import main; main()", "search", "blue", "--collection", collection],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "so much blue" in shown.stdout
-    refused = subprocess.run(
-        [sys.executable, "-c", "from indexer.cli import main; main()", "search", "blue", "--key", "wrong", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert "so much blue" in search("blue", "--kind", "text").stdout
+    by_image = json.loads(search("--image", "red.png", "--json", "--filter", "kind:image", "-k", "1").stdout)
+    assert [each["id"] for each in by_image["results"]] == ["red"]
+    refused = search("blue", "--json", key="wrong")
     assert refused.returncode == 2
-    assert json.loads(refused.stdout)["error"]["code"] == "invalid_key" or "key" in refused.stdout
+    assert json.loads(refused.stdout)["error"]["code"] == "key_invalid"
+    assert search("blue", "--sheet", "a.html").returncode == 2
+    assert not (tmp_path / "crosslens-data").exists()

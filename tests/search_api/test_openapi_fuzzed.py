@@ -30,6 +30,11 @@ FUZZ: dict[str, Any] = {
     "continue-on-failure": True,
     "max-stream-events": 1,
     "warnings": False,
+    # One that is there, where what is asked of it matters; elsewhere whatever can be thought of.
+    "parameters": {"name": "media"},
+    "operations": [
+        {"include-method": "DELETE", "include-path": "/v1/collections/{name}", "parameters": {"name": "other"}},
+    ],
     "generation": {"max-examples": 100 if LONG else 3, "database": "none"},
     "phases": {"stateful": {"generation": {"max-examples": 50 if LONG else 5}, "max-steps": 4}},
     "checks": {
