@@ -17,7 +17,7 @@ from indexer.errors import InvalidRequest, ItemNotFound, TextsOnly
 from indexer.flow import batched
 from indexer.items import Modality, check_collection_name, from_payload, point_id
 from search_api.bodies import form_files, form_json, is_form, json_body
-from search_api.request import Term, invalid_request
+from search_api.request import WHOLE, Term, invalid_request
 from search_api.services import services
 from workers.classifying import LABELS_OF
 
@@ -47,11 +47,11 @@ class ClassifyRequest(BaseModel):
     labels: Labels | None = None
     template: Template | None = None
     """As in a label set, for `labels`."""
-    multi: bool | None = None
+    multi: Annotated[bool, Field(strict=True)] | None = None
     """As in a label set, for `labels`."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
     """The probability from which on a label is given; the set's when unset."""
-    limit: Annotated[int, Field(ge=1, le=256)] = 10
+    limit: Annotated[int, Field(ge=1, le=256, strict=True), WHOLE] = 10
     """How many labels are told of each item, the most probable ones."""
 
     @model_validator(mode="after")

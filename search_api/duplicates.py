@@ -23,7 +23,7 @@ from indexer.errors import CrosslensError, InvalidRequest, TooBusy
 from indexer.items import check_collection_name
 from search_api.bodies import json_body, validated
 from search_api.filters import no_texts
-from search_api.request import Id
+from search_api.request import WHOLE, Id
 from search_api.services import services
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ _log = structlog.get_logger("api")
 class DuplicatesRequest(BaseModel):
     """What counts as the same, and which page of groups."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     by: Annotated[str, Field(pattern="^(bytes|picture|alike)$")] = "picture"
     """The same bytes; the same picture (PDQ); or vectors that are near each other."""
     threshold: Annotated[FiniteFloat, Field(ge=0, le=256)] | None = None
     """Bits that may differ for `picture` (31), the least cosine for `alike` (0.95)."""
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 100
     after: Id | None = None
     """`next` of the page before."""
     fresh: bool = False

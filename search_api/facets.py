@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from indexer.items import Kind, check_collection_name
 from search_api.bodies import json_body, validated
 from search_api.filters import of_kind, once_a_file, parse_filter
-from search_api.request import FILE, FieldName, Text
+from search_api.request import FILE, WHOLE, FieldName, Text
 from search_api.services import services
 from search_api.short_filters import OWN_FIELDS
 
@@ -22,14 +22,14 @@ MAX_FIELDS = 16
 class FacetRequest(BaseModel):
     """Which fields are counted, among what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     fields: Annotated[list[FieldName], Field(min_length=1, max_length=MAX_FIELDS)]
     """Declared keyword, integer or boolean fields; Crosslens' own by their short names, such as `kind`."""
     filter: dict[str, Any] | Text | None = None
     """As in a search."""
-    kind: Kind | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 20
+    kind: Annotated[Kind, Field(strict=False)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 20
     """Values of a field, the most frequent ones."""
     group_by: FieldName | None = FILE
     """As in a search: by default a video and a document count once."""

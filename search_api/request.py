@@ -72,6 +72,12 @@ def _field(value: str) -> str:
     return value
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Of a strict integer: a JSON number without a fraction, as JSON Schema has integers, `5` and also `5.0`."""
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
@@ -85,7 +91,8 @@ class Term(BaseModel):
     A negative weight leads away from what the term means.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: a number is a number, as the API's description says.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     text: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
     template: Annotated[Text, Field(max_length=1000), AfterValidator(_template)] | None = None
@@ -125,7 +132,7 @@ class SearchRequest(BaseModel):
     given. With `cursor` it is the next page of the search that gave the cursor.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     query: Annotated[list[Term], Field(max_length=MAX_TERMS)] = []
     like: Annotated[list[Id], Field(max_length=MAX_TERMS)] = []
@@ -135,8 +142,8 @@ class SearchRequest(BaseModel):
     filter: dict[str, Any] | Text | None = None
     """Over the caller's fields and `crosslens.*`: in Qdrant's filter language, or in the short form
     `tag:beach year>=2020 -kind:video`."""
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
-    kind: Kind | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE] = 10
+    kind: Annotated[Kind, Field(strict=False)] | None = None
     cursor: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     order_by: Annotated[Text, Field(min_length=1, max_length=257)] | None = None
     """A declared field, `-` before it for descending order. With a query: the order of those of the best
@@ -147,7 +154,7 @@ class SearchRequest(BaseModel):
     """What counts as the same and is given once: the same bytes, the same picture (PDQ), or one that looks alike."""
     group_by: FieldName | None = FILE
     """A field of which each value is given `group_size` times: by default one frame of a video, one page of a PDF."""
-    group_size: Annotated[int, Field(ge=1, le=10)] = 1
+    group_size: Annotated[int, Field(ge=1, le=10), WHOLE] = 1
     min_relevance: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     """Results less probable than that are left out; none may be left."""
     explain: bool = False

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
-from qdrant_client import models
 
 from indexer.backup.parts import Part, Reader
 from indexer.backup.save import FORMAT, Progress, Saved
@@ -24,6 +22,7 @@ from indexer.errors import IndexUnavailable, InvalidBackup, InvalidRequest
 from indexer.settings import Settings
 from indexer.store import open_store
 from indexer.store.collection import SUCCESSOR, Collection, Point
+from indexer.store.fields import schema_of
 from indexer.store.store import SERVES, Store
 
 _MEDIA = re.compile(r"media/([0-9a-f]{2})/(\1[0-9a-f]{62})")
@@ -34,7 +33,6 @@ _STAGING = "restoring"
 _LATER = (SUCCESSOR, SERVES)
 """Metadata that leads from one collection to another: once both are there."""
 _CLOSING_SECONDS = 60.0
-_SCHEMA: TypeAdapter[Any] = TypeAdapter(models.PayloadFieldSchema)
 
 
 def restore(source: Path, settings: Settings, *, progress: Progress | None = None) -> Saved:
@@ -148,7 +146,7 @@ def _make(store: Store, manifest: dict[str, Any]) -> dict[str, Collection]:
                 each["name"],
                 int(each["dimension"]),
                 {key: value for key, value in each["metadata"].items() if key not in _LATER},
-                {name: _SCHEMA.validate_python(schema) for name, schema in each["indexes"].items()},
+                {name: schema_of(schema) for name, schema in each["indexes"].items()},
             )
             for each in manifest["collections"]
         ]
@@ -159,7 +157,7 @@ def _make(store: Store, manifest: dict[str, Any]) -> dict[str, Collection]:
                 name, metadata["model"], metadata["fingerprint"], dimension, metadata=metadata, indexes=indexes
             )
             found[name].guarded = False
-    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidBackup("The backup's manifest does not describe its collections.") from error
     return found
 

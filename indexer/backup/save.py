@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from indexer.backup.parts import Writer, chunks_of, is_name, writing
 from indexer.errors import IndexUnavailable
 from indexer.items import now
 from indexer.settings import Settings
 from indexer.store.collection import LOCKED_UNTIL, Collection
+from indexer.store.fields import schema_document
 from indexer.store.store import Store
 
 FORMAT = 1
@@ -95,10 +95,7 @@ def _collection(writer: Writer, collection: Collection, done: Saved, say: Progre
         count += len(points)
         say(name, count, total)
     done.collections[name] = count
-    indexes = {
-        key: schema.model_dump(mode="json", exclude_none=True) if isinstance(schema, BaseModel) else str(schema.value)
-        for key, schema in collection.payload_indexes().items()
-    }
+    indexes = {key: schema_document(schema) for key, schema in collection.payload_indexes().items()}
     metadata = {key: value for key, value in collection.metadata.items() if key != LOCKED_UNTIL}
     return {"name": name, "dimension": collection.dimension, "count": count, "metadata": metadata, "indexes": indexes}
 

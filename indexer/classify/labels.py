@@ -79,9 +79,9 @@ class LabelSet(BaseModel):
     labels: Labels
     template: Template = "ensemble"
     """A set of prompts by its name (`models.templates`), or one prompt with `{}` in the label's place."""
-    multi: bool = False
+    multi: Annotated[bool, Field(strict=True)] = False
     """Whether an item can have several labels; else it has one, or none of them."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     """The probability from which on a label is given."""
     field: Annotated[str, Field(pattern=_FIELD, max_length=256)] | None = None
     """The payload field that the labels are written to; `labels.<name>` when unset."""

@@ -105,7 +105,8 @@ def open_collection(settings: Settings) -> Iterator[tuple[Collection, Encoder]]:
 
 def print_report(report: Report, settings: Settings) -> None:
     """What was done, what was not and why, and the next step; on stderr, as nothing of it is data."""
-    line = f"{report.indexed} indexed, {report.skipped} already there, {report.failed} failed"
+    frames = f" ({report.frames} frames and pages)" if report.frames else ""
+    line = f"{report.indexed} indexed{frames}, {report.skipped} already there, {report.failed} failed"
     if report.passed_over:
         line += f"; {report.passed_over} other files passed over"
     if report.removed:

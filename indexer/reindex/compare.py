@@ -8,10 +8,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_client import models
-
 from indexer.items import RECORD_KEY, Kind, sha256_hex
-from indexer.store.collection import Collection
+from indexer.store import Collection, Filter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,13 +85,13 @@ def recall(pairs_file: Path, collection: Collection, encoder: Encoder, settings:
         return {}
     chosen = [pairs[number] for number in asked]
     vectors, own = _embedded(chosen, encoder, settings, beside)
-    text = models.FieldCondition(key=f"{RECORD_KEY}.kind", match=models.MatchValue(value=Kind.TEXT.value))
+    text = {"key": f"{RECORD_KEY}.kind", "match": {"value": Kind.TEXT.value}}
     measured = measure(
         chosen,
         vectors,
         [targets[number] for number in asked],
         collection,
-        among={"image": models.Filter(must_not=[text]), "text": models.Filter(must=[text])},
+        among={"image": Filter.model_validate({"must_not": [text]}), "text": Filter.model_validate({"must": [text]})},
         own=own,
     )
     return {each.direction: {name: value.as_dict() for name, value in each.metrics.items()} for each in measured}

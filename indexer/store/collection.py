@@ -53,7 +53,8 @@ class Collection(Questions):
         self.fingerprint: str = metadata["fingerprint"]
         self.guarded = True
         """Whether writes wait for a lock and are refused once another collection took its place."""
-        self._look_again = time.monotonic() + LOOK_SECONDS
+        free = not metadata.get(LOCKED_UNTIL) and not metadata.get(SUCCESSOR)
+        self._look_again = time.monotonic() + LOOK_SECONDS if free else 0.0
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; they are on disk when this returns. Those of a known id are replaced.

@@ -7,8 +7,9 @@ written down: there is nothing beside it that could differ. Any field may hold o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter
 from qdrant_client import models
 
 from indexer.errors import InvalidRequest
@@ -50,8 +51,25 @@ DEFAULTS: Mapping[str, FieldType] = {
 }
 """What every new collection declares: the fields that photos' metadata fill."""
 
+_SCHEMA: TypeAdapter[Any] = TypeAdapter(models.PayloadFieldSchema)
+
 MOST = 100
 """Declared fields of one collection: each costs time at every write."""
+
+
+def schema_document(schema: models.PayloadFieldSchema) -> Any:
+    """A payload index as JSON has it."""
+    return _SCHEMA.dump_python(schema, mode="json", exclude_none=True)
+
+
+def schema_of(document: Any) -> models.PayloadFieldSchema:
+    """A payload index from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: models.PayloadFieldSchema = _SCHEMA.validate_python(document)
+    return found
 
 
 def schemas(fields: Mapping[str, FieldType]) -> dict[str, models.PayloadFieldSchema]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from indexer.errors import InvalidRequest
+from search_api.request import WHOLE
 
 _TOKEN = re.compile(r"clk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TOKENS = re.compile(r"(clk_[0-9a-f]{12})_[A-Za-z0-9_-]+")
@@ -69,15 +70,15 @@ Collections = Annotated[tuple[Pattern, ...], Field(max_length=100)]
 class Allowance(BaseModel):
     """How much a key may do; what is unset is as the settings have it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False, le=1e6)] | None = None
     """Requests a second, in the long run."""
-    burst: Annotated[int, Field(gt=0, le=10**6)] | None = None
+    burst: Annotated[int, Field(gt=0, le=10**6), WHOLE] | None = None
     """Requests at once."""
-    requests_per_day: Annotated[int, Field(gt=0, le=10**12)] | None = None
-    bytes_per_day: Annotated[int, Field(gt=0, le=10**15)] | None = None
-    items_per_day: Annotated[int, Field(gt=0, le=10**12)] | None = None
+    requests_per_day: Annotated[int, Field(gt=0, le=10**12), WHOLE] | None = None
+    bytes_per_day: Annotated[int, Field(gt=0, le=10**15), WHOLE] | None = None
+    items_per_day: Annotated[int, Field(gt=0, le=10**12), WHOLE] | None = None
 
 
 class Key(BaseModel):

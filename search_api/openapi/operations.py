@@ -130,8 +130,8 @@ def _ref(name: str) -> Schema:
 
 
 _RANGE = (
-    Query("Range", {"type": "string", "pattern": r"^bytes=[0-9]{1,9}-$"}, "A part of the content, as `bytes=0-`."),
-    Query("If-None-Match", {"type": "string", "pattern": '^"[0-9a-f-]{1,80}"$'}, "The `ETag` of an earlier answer."),
+    Query("Range", {"type": "string"}, "A part of the content, as `bytes=0-99`; what is no range is passed over."),
+    Query("If-None-Match", {"type": "string"}, "The `ETag` of an earlier answer."),
 )
 _UNCHANGED = Content("", "The content is as it was.")
 _TO_ITEM = {"item": ("get_item", {"name": "$request.path.name", "item": "$response.body#/items/0/id"})}
@@ -202,7 +202,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "POST /v1/collections/<name>/classify": Operation(
         "Classification", {200: answers.Classification}, (*QUERY, errors.LabelSetNotFound), body=ClassifyRequest,
-        form=_form(_ref("FormClassification"), file=BINARY),
+        form={**_form(_ref("FormClassification"), file=BINARY), "required": ["request"]},
         examples={"a text": {"items": [{"text": "a red car"}], "labels": ["red", "blue"]}},
     ),
     "GET /v1/collections/<name>/labels": Operation("Classification", {200: answers.LabelSetList}, COLLECTION),

@@ -13,7 +13,8 @@ from indexer.models.templates import SETS
 Schema = dict[str, Any]
 
 COLLECTION_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-_FIELD_NAME = r"^[^\s\[\].]+(\.[^\s\[\].]+)*$"
+# Python's \s has some that JSON Schema's has not.
+_FIELD_NAME = r"^[^\s\u001c-\u001f\u0085\[\].]+(\.[^\s\u001c-\u001f\u0085\[\].]+)*$"
 _KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\*?$"
 _BASE64 = (
     r"^(data:[A-Za-z0-9_.+-]+/[A-Za-z0-9_.+-]+;base64,)?"
@@ -84,7 +85,7 @@ def search_request(schema: Schema) -> Schema:
     """Of `SearchRequest`: a search, a walk without a query, or the next page of either."""
     given = dict(schema["properties"])
     given["group_by"] = _field_or_null(given["group_by"])
-    of_first_page = {name: value for name, value in given.items() if name != "cursor"}
+    of_first_page = {**given, "cursor": _NULL}
     wanted = {"minItems": 1}
     search, liked = (
         _object({**of_first_page, name: {**_without_default(given[name]), **wanted}}, (name,), title=title)
@@ -176,8 +177,15 @@ def label_set(schema: Schema) -> Schema:
 def new_key(schema: Schema) -> Schema:
     """Of `NewKey`: patterns of collections, and times or spans."""
     given = schema["properties"]
+    given["roles"].pop("uniqueItems", None)  # twice is as once
     given["collections"]["items"]["pattern"] = _KEY_PATTERN
     given["expires"]["anyOf"][0]["examples"] = ["90d"]
+    return schema
+
+
+def new_items(schema: Schema) -> Schema:
+    """Of `NewItems`: in JSON there is nothing else, so at least one."""
+    schema["properties"]["items"]["minItems"] = 1
     return schema
 
 
@@ -186,6 +194,7 @@ RESHAPED: Mapping[str, Callable[[Schema], Schema]] = {
     "SearchRequest": search_request,
     "Searches": searches,
     "FacetRequest": facet_request,
+    "NewItems": new_items,
     "NewItem": lambda schema: new_item(schema, files=False),
     "Change": change,
     "ClassifyRequest": classify_request,

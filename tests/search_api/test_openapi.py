@@ -261,3 +261,19 @@ def until(true: Any, seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)
+
+
+def test_the_page_has_all_of_it_and_loads_nothing(app: Flask, document: dict[str, Any]) -> None:
+    answer = app.test_client().get("/docs")
+    page = answer.get_data(as_text=True)
+    assert answer.mimetype == "text/html"
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    for _, path, operation in operations(document):
+        assert f'id="{operation["operationId"]}"' in page, path
+        assert f'href="#{operation["operationId"]}"' in page, path
+    for name in document["components"]["schemas"]:
+        assert f'id="schema-{name}"' in page, name
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
+    assert not re.search(r"<script|src=|@import|url\(|on\w+=", page)
+    assert "curl -X POST http://localhost:8000/v1/collections/media/search" in page
