@@ -22,9 +22,10 @@ from indexer import errors
 from indexer.classify.labels import LabelSet
 from indexer.errors import CrosslensError
 from search_api.access.needs import NEEDS, Need, Scope
-from search_api.openapi.answers import Job, MadeKey, Problem
+from search_api.openapi.answers import Job, Problem
 from search_api.openapi.docstrings import describe, with_parts
 from search_api.openapi.operations import OPERATIONS, PATHS, TAGS, Content, Operation, Query
+from search_api.openapi.service_answers import MadeKey
 from search_api.openapi.shapes import RESHAPED, Schema, new_item, term
 from search_api.problems import Refused
 

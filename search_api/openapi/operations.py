@@ -21,7 +21,7 @@ from search_api.duplicates import DuplicatesRequest
 from search_api.facets import FacetRequest
 from search_api.items import Change, NewItems
 from search_api.jobs import NewJob
-from search_api.openapi import answers
+from search_api.openapi import answers, service_answers
 from search_api.openapi.shapes import COLLECTION_NAME, Schema
 from search_api.problems import WrongContentType
 from search_api.request import SearchRequest
@@ -239,22 +239,22 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "POST /v1/jobs/<job_id>/retry": Operation("Jobs", {202: answers.Job}, (*JOB, errors.TooBusy), links=_TO_JOB),
     "POST /v1/jobs/<job_id>/cancel": Operation("Jobs", {200: answers.Job}, JOB),
-    "GET /v1/keys": Operation("Keys", {200: answers.KeyList}),
+    "GET /v1/keys": Operation("Keys", {200: service_answers.KeyList}),
     "POST /v1/keys": Operation(
-        "Keys", {201: answers.MadeKey}, BODY, body=NewKey,
+        "Keys", {201: service_answers.MadeKey}, BODY, body=NewKey,
         examples={"a reader's": {"name": "a reader", "roles": ["read"], "collections": ["media*"], "expires": "90d"}},
         links={"revoke": ("revoke_key", {"key_id": "$response.body#/id"})},
     ),
     "DELETE /v1/keys/<key_id>": Operation("Keys", {204: None}, (errors.KeyNotFound,)),
     "GET /v1/audit": Operation(
-        "Keys", {200: answers.AuditPage}, (errors.InvalidRequest,),
+        "Keys", {200: service_answers.AuditPage}, (errors.InvalidRequest,),
         query=(
             Query("from", _MOMENT, "The first time."), Query("to", _MOMENT, "The time before which to begin."),
             Query("key", {"type": "string"}, "A key's id."), _count("limit", "How many.", MOST_ENTRIES, 100, 1),
         ),
     ),
-    "GET /healthz": Operation("Service", {200: answers.Health}),
-    "GET /readyz": Operation("Service", {200: answers.Readiness}, problem=answers.NotReady),
+    "GET /healthz": Operation("Service", {200: service_answers.Health}),
+    "GET /readyz": Operation("Service", {200: service_answers.Readiness}, problem=service_answers.NotReady),
     "GET /metrics": Operation("Service", {200: Content("text/plain", "The metrics.", {"type": "string"})}),
     "GET /openapi.json": Operation("Service", {200: Content("application/json", "The document.", {"type": "object"})}),
     "GET /docs": Operation("Service", {200: Content("text/html", "The page.", {"type": "string"})}),
