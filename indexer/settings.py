@@ -118,7 +118,7 @@ class Settings(BaseSettings):
 
     redis_url: str | None = Field(None, description="The queue's Redis; unset, `crosslens serve` has its own.")
     workers: int = Field(1, ge=0, le=256, description="Worker processes that `crosslens serve` starts.")
-    shard_size: int = Field(256, gt=0, le=10_000, description="Items of a job that a worker takes at once.")
+    shard_size: int = Field(512, gt=0, le=10_000, description="Items of a job that a worker takes at once.")
     queue_limit: int = Field(64, gt=0, description="Shards that may wait; planning pauses beyond.")
     job_limit: int = Field(100, gt=0, description="Unfinished jobs; the API answers 429 beyond.")
     worker_seconds: float = Field(15.0, gt=0, description="A worker that said nothing for so long is dead.")
