@@ -168,9 +168,9 @@ def test_an_index_that_dies_is_waited_for(cluster: Cluster, photos: Path) -> Non
     cluster.start_worker("plan")
     cluster.start_worker()
     job = cluster.submit(photos)
-    until(lambda: in_work(cluster.jobs, job))
-    index = json.loads((cluster.settings.index_folder / "address.json").read_text())["pid"]
-    psutil.Process(index).kill()
+    address = cluster.settings.index_folder / "address.json"
+    until(lambda: in_work(cluster.jobs, job) and address.exists())  # the worker starts the index that it needs
+    psutil.Process(json.loads(address.read_text())["pid"]).kill()
     exact(cluster.wait(job), 300)
     assert cluster.count() == 300
 
