@@ -67,8 +67,11 @@ _CPU = Path("/sys/fs/cgroup/cpu")
 
 
 def limited(data: Path, source: Path, workers: int) -> dict[str, Any]:
-    """As `queued`, each worker with a share of a core, as if it were on a small machine of its own."""
-    with served(data, CROSSLENS_WORKERS=str(workers), CROSSLENS_THREADS="1") as server:
+    """As `queued`, each worker with a share of a core, as if it were on a small machine of its own.
+
+    Shards are small, so that the last one of one worker is no large part of the whole.
+    """
+    with served(data, CROSSLENS_WORKERS=str(workers), CROSSLENS_THREADS="1", CROSSLENS_SHARD_SIZE="128") as server:
         embedders = [child for child in psutil.Process(server.pid).children() if child.cmdline()[-1] == "embed"]
         groups = []
         for child in embedders:
