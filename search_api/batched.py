@@ -51,12 +51,13 @@ class BatchedEncoder(Encoder):
             known = {text: self._known[text] for text in texts if text in self._known}
             for text in known:
                 self._known.move_to_end(text)
-        begun = {text: self._texts.begin(text) for text in texts if text not in known}
-        known |= {text: each.result() for text, each in begun.items()}
-        with self._lock:
-            self._known |= {text: known[text] for text in begun}
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+        fresh = list(dict.fromkeys(text for text in texts if text not in known))
+        if fresh:
+            known |= zip(fresh, self._texts.submit(fresh), strict=True)
+            with self._lock:
+                self._known |= {text: known[text] for text in fresh}
+                while len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
         embedded = [known[text] for text in texts]
         vectors = [vector for vector, _ in embedded]
         return TextEmbeddings(
@@ -72,8 +73,7 @@ class BatchedEncoder(Encoder):
 
     def encode_pixels(self, pixels: Vectors) -> Vectors:
         """As `Encoder.encode_pixels`, in a run that other threads may share."""
-        begun = [self._pixels.begin(row) for row in pixels]
-        return np.stack([each.result() for each in begun])
+        return np.stack(self._pixels.submit(list(pixels)))
 
     def _text_results(self, texts: list[str]) -> list[tuple[Vectors, bool]]:
         embedded = self._encoder.encode_texts(texts)

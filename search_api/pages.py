@@ -16,19 +16,24 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from indexer.errors import InvalidCursor
 
 LIFE_SECONDS = 600
-"""For which a list is kept after its first page; what the documentation promises."""
+"""For which a list is kept after its first page; what the documentation promises. One that is read on lives longer."""
 MAX_BYTES = 64 * 2**20
 """Of the lists that one process keeps, where there is no Redis; the oldest go first."""
 
 _LIST_BYTES = 12
 _OFFSET_BYTES = 4
-_SEAL_BYTES = 12
+_TIME_BYTES = 5
+_SEAL_BYTES = 16
+_MOST_CARRIED = 1536
+"""Bytes of a first part that travels in its cursor: that of a text query with a hundred results, or so."""
+MAX_CURSOR = 2200
+"""Characters of a cursor at most."""
 
 
 class Shelf(Protocol):
@@ -50,32 +55,53 @@ class Cursor:
 
     list: str
     offset: int
+    carried: bytes = b""
+    """The list's first part, where it travels in the cursor."""
+    begun: int = 0
+    """When, in seconds since 1970; of a carried one."""
+
+    def at(self, offset: int, *, kept: bool) -> Cursor:
+        """Another place in the list; `kept`: its first part is on the shelf."""
+        return Cursor(self.list, offset) if kept else replace(self, offset=offset)
 
 
 class Pages:
-    """Lists by their parts. Thread-safe."""
+    """Lists by their parts. Thread-safe.
 
-    def __init__(self, shelf: Shelf) -> None:
+    Most searches are never paged. So a first part of everyday size is kept nowhere: it travels in the cursor, and is
+    put on the shelf when a second part is found behind it.
+    """
+
+    def __init__(self, shelf: Shelf, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since 1970, the same in all processes that share the shelf."""
         self._shelf = shelf
+        self._clock = clock
 
-    def begin(self, collection: str, first: dict[str, Any]) -> str:
-        """Keep a list's first part; gives the list's name."""
+    def begin(self, collection: str, first: dict[str, Any], offset: int) -> str:
+        """Begin a list with its first part; gives a cursor into it."""
         name = secrets.token_hex(_LIST_BYTES)
-        self._shelf.add(_key(name, 0), _packed({"collection": collection, **first}))
-        return name
+        packed = _packed({"collection": collection, **first})
+        if len(packed) <= _MOST_CARRIED:
+            return self.sign(Cursor(name, offset, packed, int(self._clock())))
+        self._shelf.add(_key(name, 0), packed)
+        return self.sign(Cursor(name, offset))
 
-    def extend(self, name: str, number: int, part: dict[str, Any]) -> dict[str, Any]:
-        """Keep a further part; gives the one that is there, which may be another request's."""
-        return _unpacked(self._shelf.add(_key(name, number), _packed(part)))
+    def extend(self, cursor: Cursor, number: int, part: dict[str, Any]) -> dict[str, Any]:
+        """Keep a further part of a cursor's list; gives the one that is there, which may be another request's."""
+        if cursor.carried:
+            self._shelf.add(_key(cursor.list, 0), cursor.carried)
+        return _unpacked(self._shelf.add(_key(cursor.list, number), _packed(part)))
 
-    def parts(self, name: str, collection: str) -> list[dict[str, Any]]:
-        """What is kept of a list, in order.
+    def parts(self, cursor: Cursor, collection: str) -> list[dict[str, Any]]:
+        """What there is of a cursor's list, in order.
 
         Raises:
             InvalidCursor: its life is over, or it is another collection's.
         """
         found: list[dict[str, Any]] = []
-        while (part := self._shelf.get(_key(name, len(found)))) is not None:
+        if cursor.carried and self._clock() - cursor.begun <= LIFE_SECONDS:
+            found.append(_unpacked(cursor.carried))
+        while (part := self._shelf.get(_key(cursor.list, len(found)))) is not None:
             found.append(_unpacked(part))
         if not found:
             raise InvalidCursor(f"The cursor's life of {LIFE_SECONDS // 60} minutes is over.")
@@ -86,7 +112,9 @@ class Pages:
     def sign(self, cursor: Cursor) -> str:
         """A cursor as callers have it."""
         content = bytes.fromhex(cursor.list) + cursor.offset.to_bytes(_OFFSET_BYTES, "big")
-        return base64.urlsafe_b64encode(content + self._seal(content)).decode()
+        if cursor.carried:
+            content += cursor.begun.to_bytes(_TIME_BYTES, "big") + cursor.carried
+        return base64.urlsafe_b64encode(self._seal(content) + content).decode()
 
     def read(self, text: str) -> Cursor:
         """The cursor that `sign` wrote.
@@ -98,13 +126,15 @@ class Pages:
             raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         except ValueError as error:  # not ASCII, or no base64
             raise InvalidCursor("The cursor is none that was given out here.") from error
-        content, seal = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
-        if len(content) != _LIST_BYTES + _OFFSET_BYTES or not hmac.compare_digest(seal, self._seal(content)):
+        seal, content = raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
+        if not hmac.compare_digest(seal, self._seal(content)):
             raise InvalidCursor("The cursor is none that was given out here.")
-        return Cursor(content[:_LIST_BYTES].hex(), int.from_bytes(content[_LIST_BYTES:], "big"))
+        name, rest = content[:_LIST_BYTES].hex(), content[_LIST_BYTES:]
+        offset, rest = int.from_bytes(rest[:_OFFSET_BYTES], "big"), rest[_OFFSET_BYTES:]
+        return Cursor(name, offset, rest[_TIME_BYTES:], int.from_bytes(rest[:_TIME_BYTES], "big"))
 
     def _seal(self, content: bytes) -> bytes:
-        return hmac.digest(self._shelf.secret(), content, hashlib.sha256)[:_SEAL_BYTES]
+        return hashlib.blake2b(content, key=self._shelf.secret()[:64], digest_size=_SEAL_BYTES).digest()
 
 
 class MemoryShelf:

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 from indexer.errors import InvalidRequest
 from indexer.items import Kind, Modality
 from indexer.models.templates import PLACE, SETS, is_template
+from search_api.pages import MAX_CURSOR
 
 MAX_TERMS = 16
 MAX_LIMIT = 100
@@ -144,7 +145,7 @@ class SearchRequest(BaseModel):
     `tag:beach year>=2020 -kind:video`."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE] = 10
     kind: Annotated[Kind, Field(strict=False)] | None = None
-    cursor: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    cursor: Annotated[Text, Field(min_length=1, max_length=MAX_CURSOR)] | None = None
     order_by: Annotated[Text, Field(min_length=1, max_length=257)] | None = None
     """A declared field, `-` before it for descending order. With a query: the order of those of the best
     `MAX_DEPTH` that are relevant enough."""

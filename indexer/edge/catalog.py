@@ -147,6 +147,13 @@ class Catalog:
             write_atomically(self._alias_file, aliases)
             self._aliases = aliases
 
+    def build_what_is_quiet(self) -> None:
+        """Let collections that nobody writes to build in what their last build did not see."""
+        with self._lock:
+            collections = list(self._collections.values())
+        for collection in collections:
+            collection.build_if_quiet()
+
     def close(self) -> None:
         """Write out and let go of all of them."""
         with self._lock:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,11 @@ _RETRY_SECONDS = 30.0
 """After a build that died; doubled with each that does in a row."""
 _FLUSH_SECONDS = 5.0
 """Between two writes of the segments; what came since is in the write-ahead log, and read from there after a crash."""
+
+_QUIET_SECONDS = 5.0
+"""Without a write, after which what the last build did not see is built in: until then every search scans it."""
+_SCANNED_QUICKLY = 2_000
+"""Points that are scanned in no time: for those no build is worth its work."""
 
 Answer = TypeVar("Answer")
 
@@ -59,7 +65,9 @@ class EdgeCollection:
         self._deaths = 0
         self._not_before = 0.0
         self._closed = False
-        self._flushed = time.monotonic()
+        self._flushed = self._written = time.monotonic()
+        self._unsettled = True
+        """Whether there may be something to build in, once it is quiet."""
 
     @classmethod
     def create(
@@ -119,6 +127,7 @@ class EdgeCollection:
             if self._journal is not None:
                 self._journal.flush()
             self._make_durable()
+            self._written, self._unsettled = time.monotonic(), True
         self._build_if_due()
 
     def _make_durable(self) -> None:
@@ -163,13 +172,28 @@ class EdgeCollection:
         return self.folder / str(self._description["generation"])
 
     def _build_if_due(self) -> None:
-        if self._builder is not None or time.monotonic() < self._not_before:
-            return
-        info = self.read(lambda shard: shard.info())
-        waiting = info.points_count - info.indexed_vectors_count
         # A fifth of the collection at least, so that what is copied in all stays in proportion to what is there.
-        if waiting > max(self._optimize_after, info.points_count // 5):
+        count, waiting = self._waiting()
+        if waiting > max(self._optimize_after, count // 5):
             self.build()
+
+    def build_if_quiet(self) -> None:
+        """Build in what the last build did not see, once nobody has written for a while."""
+        quiet_since = max(self._written + _QUIET_SECONDS, self._not_before)
+        if not self._unsettled or self._builder is not None or time.monotonic() < quiet_since:
+            return
+        self._unsettled = False
+        with suppress(Refused):  # it was removed just now
+            count, waiting = self._waiting()
+            if count > self._optimize_after and waiting > _SCANNED_QUICKLY:
+                self.build()
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many points there are, and how many of them a build would bring into the graph; none while none may."""
+        if self._builder is not None or time.monotonic() < self._not_before:
+            return 0, 0
+        info = self.read(lambda shard: shard.info())
+        return info.points_count, info.points_count - info.indexed_vectors_count
 
     def build(self) -> threading.Thread | None:
         """Begin to build the next generation, unless one is being built; gives the thread to wait for, if any."""
@@ -178,6 +202,14 @@ class EdgeCollection:
                 self._builder = threading.Thread(target=self._build, name=f"build {self.folder.name}", daemon=True)
                 self._builder.start()
             return self._builder
+
+    def build_all(self) -> None:
+        """Build, and wait until everything that is there now is in the graph."""
+        underway = self._builder
+        if underway is not None:  # it may have begun before the last writes
+            underway.join()
+        if (builder := self.build()) is not None:
+            builder.join()
 
     def _build(self) -> None:
         started = time.monotonic()
@@ -190,6 +222,7 @@ class EdgeCollection:
             self._swap(following, number)
         except Exception as error:  # noqa: BLE001  whatever it was, the current generation is whole and goes on
             self._deaths += 1
+            self._unsettled = True
             self._not_before = time.monotonic() + _RETRY_SECONDS * 2 ** min(self._deaths - 1, 6)
             _log.warning("build abandoned", collection=self.folder.name, reason=str(error), deaths=self._deaths)
             if self._description["generation"] != number:  # else it is the current one already

@@ -74,6 +74,7 @@ def run(folder: Path, *, optimize_after: int) -> None:
     while not stopping.wait(_WATCH_SECONDS):
         if leases.try_acquire():  # and keep it: a new client waits until this process is gone, then starts another
             break
+        catalog.build_what_is_quiet()
     (folder / ADDRESS_FILE).unlink(missing_ok=True)
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
     catalog.close()

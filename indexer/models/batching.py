@@ -1,15 +1,15 @@
 """Requests that come at the same moment, embedded in one run.
 
-Nothing waits for company: while one batch runs, the next gathers by itself. An idle batcher runs a lone request at
-once; a busy one fills its batches.
+Nothing waits for company: while one batch runs, the next gathers by itself. Whoever comes while none runs, runs a batch
+on its own thread: a lone request is handed to no other, and waits for none.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -19,12 +19,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting(Generic[Item, Result]):
+    """An item, and what became of it."""
+
+    item: Item
+    answered: bool = False
+    result: Result | None = None
+    error: Exception | None = None
+
+
 class MicroBatcher(Generic[Item, Result]):
-    """Joins what many threads submit into runs of at most `max_batch`.
+    """Joins what many threads submit into runs of at most `max_batch`, one run at a time.
 
     Usage:
         with MicroBatcher(lambda texts: list(encoder.encode_texts(texts).vectors)) as batcher:
-            vector = batcher.submit("a dog")   # from any thread; blocks until it is embedded
+            vectors = batcher.submit(["a dog"])   # from any thread; blocks until they are embedded
     """
 
     def __init__(
@@ -32,39 +42,43 @@ class MicroBatcher(Generic[Item, Result]):
     ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._waiting: queue.Queue[tuple[Item, Future[Result]] | None] = queue.Queue(max_waiting)
+        self._max_waiting = max_waiting
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._running = False
         self._closed = False
-        self._guard = threading.Lock()
-        self._thread = threading.Thread(target=self._serve, name="micro-batcher", daemon=True)
-        self._thread.start()
+        self._changed = threading.Condition()
 
-    def submit(self, item: Item) -> Result:
-        """The result of one item; raises what its run raised, and as `begin`."""
-        return self.begin(item).result()
-
-    def begin(self, item: Item) -> Future[Result]:
-        """The result of one item, to come.
+    def submit(self, items: Sequence[Item]) -> list[Result]:
+        """The results of items.
 
         Raises:
             Overloaded: too many are waiting, or the batcher is closed.
+            Exception: what the run of one of them raised.
         """
-        done: Future[Result] = Future()
-        with self._guard:  # so that nothing is put behind the end mark
+        mine = [_Waiting[Item, Result](item) for item in items]
+        with self._changed:
             if self._closed:
                 raise Overloaded("The encoder is shutting down.")
+            if len(self._waiting) + len(mine) > self._max_waiting:
+                raise Overloaded("Too many requests are waiting for the encoder.")
+            self._waiting.extend(mine)
+        while batch := self._next_batch(mine):
             try:
-                self._waiting.put_nowait((item, done))
-            except queue.Full as error:
-                raise Overloaded("Too many requests are waiting for the encoder.") from error
-        return done
+                self._answer(batch)
+            finally:
+                with self._changed:
+                    self._running = False
+                    self._changed.notify_all()
+        for each in mine:
+            if each.error is not None:
+                raise each.error
+        return [each.result for each in mine]  # type: ignore[misc]
 
     def close(self) -> None:
-        """Answer what waits, then stop."""
-        with self._guard:
-            already, self._closed = self._closed, True
-        if not already:
-            self._waiting.put(None)
-        self._thread.join()
+        """Take nothing more, and wait until everything is answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._waiting and not self._running)
 
     def __enter__(self) -> Self:
         return self
@@ -74,41 +88,25 @@ class MicroBatcher(Generic[Item, Result]):
     ) -> None:
         self.close()
 
-    def _serve(self) -> None:
-        while batch := self._gather():
-            items = [item for item, _ in batch]
-            try:
-                results = self._run(items)
-            except Exception as error:  # noqa: BLE001  it is handed to whoever asked
-                self._one_by_one(batch, error)
-            else:
-                for (_, done), result in zip(batch, results, strict=True):
-                    done.set_result(result)
+    def _next_batch(self, mine: list[_Waiting[Item, Result]]) -> list[_Waiting[Item, Result]]:
+        """What to run now, once nothing runs; nothing when others have answered all of `mine`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running or all(each.answered for each in mine))
+            if all(each.answered for each in mine):
+                return []
+            self._running = True
+            return [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
 
-    def _gather(self) -> list[tuple[Item, Future[Result]]]:
-        """Wait for one, then take what is there besides; nothing once closed and drained."""
-        first = self._waiting.get()
-        if first is None:
-            return []
-        batch = [first]
-        while len(batch) < self._max_batch:
-            try:
-                waiting = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if waiting is None:
-                self._waiting.put(None)  # stop after this batch
-                break
-            batch.append(waiting)
-        return batch
-
-    def _one_by_one(self, batch: list[tuple[Item, Future[Result]]], error: Exception) -> None:
-        """A batch that failed: only those that fail alone too get an error."""
-        if len(batch) == 1:
-            batch[0][1].set_exception(error)
-            return
-        for item, done in batch:
-            try:
-                done.set_result(self._run([item])[0])
-            except Exception as alone:  # noqa: BLE001  it is handed to whoever asked
-                done.set_exception(alone)
+    def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """Run a batch; one that fails is run again one by one, so that an error meets only the item that it is of."""
+        try:
+            results = self._run([each.item for each in batch])
+        except Exception as error:  # noqa: BLE001  it is handed to whoever asked
+            if len(batch) == 1:
+                batch[0].error, batch[0].answered = error, True
+                return
+            for each in batch:
+                self._answer([each])
+        else:
+            for each, result in zip(batch, results, strict=True):
+                each.result, each.answered = result, True

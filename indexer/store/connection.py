@@ -19,6 +19,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from indexer.edge.client import Attached
 from indexer.errors import CollectionNotFound, IndexUnavailable, InvalidRequest, InvalidVector, VectorIndexError
 from indexer.settings import Settings
+from indexer.store.lean import LeanClient
 
 _PAUSES = (0.1, 0.5, 2.0, 5.0)
 """Seconds before each further try: with ids for points, writing twice is writing once."""
@@ -37,7 +38,7 @@ Answer = TypeVar("Answer")
 
 
 class Connection:
-    """Runs calls of an unmodified `QdrantClient`; finds the embedded index process again should it have died.
+    """Runs calls of a `QdrantClient`; finds the embedded index process again should it have died.
 
     It is to the embedded index, by a lease on it, or to the Qdrant server that settings name.
     """
@@ -97,27 +98,25 @@ class Connection:
             self._client = self._connect()
 
     def _connect(self) -> QdrantClient:
-        where: dict[str, Any]
-        if isinstance(self._to, Attached):
-            self._to.connect()
-            where = {"url": self._to.url, "api_key": self._to.secret, "timeout": _TIMEOUT_SECONDS}
-        else:
-            where = {
-                "url": self._to.qdrant_url,
-                "api_key": self._to.qdrant_api_key,
-                "timeout": self._to.qdrant_timeout,
-                "prefer_grpc": self._to.qdrant_prefer_grpc,
-                "grpc_port": self._to.qdrant_grpc_port,
-                "grpc_options": dict(_GRPC_OPTIONS),  # the client adds to it
-            }
+        options: dict[str, Any] = {
+            "check_compatibility": False,  # `check_version` does it, with a sentence in place of a warning
+            # The client would open an HTTP connection for each call to this machine.
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=16),
+        }
         with warnings.catch_warnings():
             # The key of the embedded index goes over loopback alone; a server's user chose the URL.
             warnings.filterwarnings("ignore", message=".*insecure connection.*")
+            if isinstance(self._to, Attached):
+                self._to.connect()
+                return LeanClient(self._to.url, self._to.secret, timeout=_TIMEOUT_SECONDS, **options)
             return QdrantClient(
-                **where,
-                check_compatibility=False,  # `check_version` does it, with a sentence in place of a warning
-                # The client would open an HTTP connection for each call to this machine.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                url=self._to.qdrant_url,
+                api_key=self._to.qdrant_api_key,
+                timeout=self._to.qdrant_timeout,
+                prefer_grpc=self._to.qdrant_prefer_grpc,
+                grpc_port=self._to.qdrant_grpc_port,
+                grpc_options=dict(_GRPC_OPTIONS),  # the client adds to it
+                **options,
             )
 
 

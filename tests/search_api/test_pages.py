@@ -3,6 +3,7 @@
 import base64
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from indexer.settings import Settings
 from indexer.store import Collection, Store, open_store
 from indexer.store.collection import Point
 from search_api.engine import SearchEngine
-from search_api.pages import LIFE_SECONDS, Cursor, MemoryShelf, Pages
+from search_api.pages import LIFE_SECONDS, MAX_CURSOR, MemoryShelf, Pages
 from search_api.request import MAX_DEPTH, SearchRequest
 from search_api.shared_pages import RedisShelf
 from tests.workers.conftest import Cluster
@@ -198,38 +199,58 @@ class Clock:
         return self.now
 
 
-class TestCursors:
-    def test_one_of_another_place_is_refused(self) -> None:
-        pages = Pages(MemoryShelf())
-        cursor = Cursor(pages.begin("media", {"rows": []}), 10)
-        assert pages.read(pages.sign(cursor)) == cursor
-        with pytest.raises(InvalidCursor):
-            Pages(MemoryShelf()).read(pages.sign(cursor))
-        with pytest.raises(InvalidCursor, match="another collection"):
-            pages.parts(cursor.list, "other")
+BIG = {"request": {}, "rows": [{"id": f"{number * 2654435761 % 2**32:032x}"} for number in range(400)]}
+"""A first part that no cursor carries."""
 
-    @given(st.text(max_size=60) | st.binary(max_size=40).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
+
+class TestCursors:
+    @pytest.mark.parametrize("first", [{"rows": []}, BIG])
+    def test_one_of_another_place_is_refused(self, first: dict[str, Any]) -> None:
+        pages = Pages(MemoryShelf())
+        text = pages.begin("media", first, 10)
+        assert len(text) <= MAX_CURSOR
+        cursor = pages.read(text)
+        assert cursor.offset == 10
+        assert pages.parts(cursor, "media") == [{"collection": "media", **first}]
+        with pytest.raises(InvalidCursor):
+            Pages(MemoryShelf()).read(text)
+        with pytest.raises(InvalidCursor, match="another collection"):
+            pages.parts(cursor, "other")
+
+    @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
     def test_what_was_not_given_out_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidCursor):
             Pages(MemoryShelf()).read(text)
 
-    @given(st.integers(0, 27), st.integers(0, 7))
-    def test_no_bit_of_one_can_be_changed(self, place: int, bit: int) -> None:
+    @given(st.integers(0, 60), st.integers(0, 7), st.sampled_from([{"rows": []}, BIG]))
+    def test_no_bit_of_one_can_be_changed(self, place: int, bit: int, first: dict[str, Any]) -> None:
         pages = Pages(MemoryShelf())
-        raw = bytearray(base64.urlsafe_b64decode(pages.sign(Cursor(pages.begin("media", {"rows": []}), 10))))
-        raw[place] ^= 1 << bit
+        raw = bytearray(base64.urlsafe_b64decode(pages.begin("media", first, 10)))
+        raw[place % len(raw)] ^= 1 << bit
         with pytest.raises(InvalidCursor):
             pages.read(base64.urlsafe_b64encode(raw).decode())
 
-    def test_its_life_ends(self) -> None:
+    @pytest.mark.parametrize("first", [{"rows": []}, BIG])
+    def test_its_life_ends(self, first: dict[str, Any]) -> None:
         clock = Clock()
-        pages = Pages(MemoryShelf(clock=clock))
-        name = pages.begin("media", {"rows": []})
+        pages = Pages(MemoryShelf(clock=clock), clock=clock)
+        cursor = pages.read(pages.begin("media", first, 0))
         clock.now = LIFE_SECONDS - 1
-        assert pages.parts(name, "media")
+        assert pages.parts(cursor, "media")
         clock.now = LIFE_SECONDS + 1
         with pytest.raises(InvalidCursor, match="life"):
-            pages.parts(name, "media")
+            pages.parts(cursor, "media")
+
+    def test_a_search_that_nobody_reads_on_is_kept_nowhere(self) -> None:
+        shelf = MemoryShelf()
+        pages = Pages(shelf)
+        cursor = pages.read(pages.begin("media", {"rows": [0]}, 1))
+        assert shelf.get(f"{cursor.list}:0") is None
+        pages.extend(cursor, 1, {"rows": [1]})
+        short = pages.sign(cursor.at(2, kept=True))
+        assert len(short) < 50
+        assert [part["rows"] for part in pages.parts(pages.read(short), "media")] == [[0], [1]]
+        assert pages.parts(cursor, "media") == pages.parts(pages.read(short), "media")
 
     def test_memory_is_bounded(self) -> None:
         shelf = MemoryShelf(max_bytes=10_000)
@@ -239,8 +260,8 @@ class TestCursors:
 
     def test_the_first_writer_of_a_part_counts(self) -> None:
         pages = Pages(MemoryShelf())
-        name = pages.begin("media", {"rows": []})
-        assert pages.extend(name, 1, {"rows": [1]}) == pages.extend(name, 1, {"rows": [2]}) == {"rows": [1]}
+        cursor = pages.read(pages.begin("media", {"rows": []}, 0))
+        assert pages.extend(cursor, 1, {"rows": [1]}) == pages.extend(cursor, 1, {"rows": [2]}) == {"rows": [1]}
 
 
 def test_an_engine_without_pages_gives_no_cursor(store, encoder) -> None:
@@ -256,10 +277,10 @@ def test_processes_that_share_a_redis_share_pages(settings: Settings) -> None:
     try:
         cluster.start_broker()
         one, other = (Pages(RedisShelf(settings, redis.Redis.from_url(redis_url(settings)))) for _ in range(2))
-        name = one.begin("media", {"rows": [1]})
-        assert other.read(one.sign(Cursor(name, 3))) == Cursor(name, 3)
-        assert other.extend(name, 1, {"rows": [2]}) == one.extend(name, 1, {"rows": [3]}) == {"rows": [2]}
-        assert [part["rows"] for part in other.parts(name, "media")] == [[1], [2]]
+        cursor = other.read(one.begin("media", {"rows": [1]}, 3))
+        assert cursor.offset == 3
+        assert other.extend(cursor, 1, {"rows": [2]}) == one.extend(cursor, 1, {"rows": [3]}) == {"rows": [2]}
+        assert [part["rows"] for part in other.parts(cursor, "media")] == [[1], [2]]
     finally:
         if cluster.broker is not None:
             cluster.broker.terminate()
