@@ -83,6 +83,10 @@ class Record(BaseModel):
     """Of a PDF; 1 is the first."""
     frames: int | None = None
     """How many frames or pages the file gave, at its first one; None until all of them are in."""
+    verdict: dict[str, Any] | None = None
+    """What moderation found of it and decided (`indexer.moderation.verdicts`)."""
+    scores: dict[str, list[float]] | None = None
+    """Of each image classifier that moderation asked: its labels' probabilities, so that nothing is decoded again."""
     name: str | None = None
     """The id that the caller named, if it is not itself a UUID."""
     added_at: datetime

@@ -92,10 +92,13 @@ def ingest_found(
     """Index candidates, wherever they come from; the rest is as `ingest`."""
     stop = stop or threading.Event()
     run = _Run(collection, encoder, settings, report)
-    for _ in run.stages(_until(found, stop)):
-        report.seconds = time.monotonic() - report.started
-        if progress is not None:
-            progress(report)
+    try:
+        for _ in run.stages(_until(found, stop)):
+            report.seconds = time.monotonic() - report.started
+            if progress is not None:
+                progress(report)
+    finally:
+        report.stages.trace()
     report.seconds = time.monotonic() - report.started
     report.interrupted = stop.is_set()
     return report
@@ -145,13 +148,8 @@ class _Run:
         held = task.held
         try:
             if isinstance(task.data, bytes):
-                target = decode_target(self._encoder.pixels)
-                decoded = decode(task.data, target=target, max_pixels=self._settings.max_pixels)
-                task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
-                task.details |= self._picture_hash(decoded.image)
-                if self._settings.metadata:
-                    task.said = describe(task.data, decoded.media_type)
-                pixels = self._encoder.prepare(decoded)
+                with self._report.stages.timed("decode"):
+                    pixels = self._decoded(task, task.data)
                 # Before it is indexed: what is indexed is skipped the next time, and would never be copied.
                 self._planner.keep(task)
                 return _Prepared(task, pixels)
@@ -168,6 +166,15 @@ class _Run:
         finally:
             self._budget.give_back(held)
             task.data = task.image = None
+
+    def _decoded(self, task: Task, data: bytes) -> Vectors:
+        target = decode_target(self._encoder.pixels)
+        decoded = decode(data, target=target, max_pixels=self._settings.max_pixels)
+        task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
+        task.details |= self._picture_hash(decoded.image)
+        if self._settings.metadata:
+            task.said = describe(data, decoded.media_type)
+        return self._encoder.prepare(decoded)
 
     def _picture_hash(self, image: Image.Image) -> dict[str, str]:
         if not self._settings.picture_hashes:
@@ -212,10 +219,15 @@ class _Run:
 
     def _image_vectors(self, some: list[_Prepared]) -> Vectors:
         pixels = [prepared.pixels for prepared in some if prepared.pixels is not None]
-        return self._encoder.encode_pixels(np.stack(pixels))
+        with self._report.stages.timed("encode", len(pixels)):
+            return self._encoder.encode_pixels(np.stack(pixels))
 
     def _text_vectors(self, some: list[_Prepared]) -> Vectors:
+        started = time.perf_counter()
         embedded = self._encoder.encode_texts([prepared.task.record.text or "" for prepared in some])
+        seconds = time.perf_counter() - started
+        self._report.stages.note("tokenize", embedded.tokenize_seconds, len(some))
+        self._report.stages.note("encode", seconds - embedded.tokenize_seconds, len(some))
         self._report.truncated += sum(embedded.truncated)
         return embedded.vectors
 
@@ -230,7 +242,8 @@ class _Run:
                 continue
             written.append((task, record))
             points.append(Point(task.id, vector, to_payload(task.described(record), task.whole_payload)))
-        self._collection.upsert(points)
+        with self._report.stages.timed("upsert", len(points)):
+            self._collection.upsert(points)
         self._report.decoded += sum(prepared.pixels is not None for prepared, _ in batch)
         self._settle([(task, record) for task, record in written if task.file is None])
         for task, _ in written:

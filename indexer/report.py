@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.errors import CrosslensError
+from indexer.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Report:
     truncated: int = 0
     """Texts that were longer than the model reads."""
     interrupted: bool = False
+    stages: Stages = field(default_factory=Stages, repr=False, compare=False)
+    """What its stages took."""
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 

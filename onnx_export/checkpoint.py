@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
 
-from indexer.models.manifest import PixelRecipe, TextRecipe, Tower
+from indexer.models.manifest import Languages, PixelRecipe, TextRecipe, Tower
 
 Vectors = NDArray[np.float32]
 
@@ -58,6 +58,8 @@ class Checkpoint:
     text: TextSide
     logit_scale: float | None = None
     logit_bias: float | None = None
+    languages: Languages | None = None
+    """What its texts may be written in, where its model card says so."""
 
     @property
     def towers(self) -> tuple[Tower, ...]:

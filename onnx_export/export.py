@@ -15,6 +15,7 @@ from indexer.models.manifest import (
     IMAGE_FILE,
     TEXT_FILE,
     TOKENIZER_FILE,
+    Languages,
     Manifest,
     Precision,
     Tower,
@@ -39,6 +40,8 @@ class Order:
     description: str
     bound: float | None = None
     """The least cosine with the reference of a precision below fp32; `BOUNDS` has the defaults."""
+    languages: Languages | None = None
+    """What texts may be written in, where that is known better than from the model card."""
     sample: Path | None = None
     """A folder of photos to compare neighbours on; drawn pictures when unset."""
 
@@ -113,6 +116,7 @@ def _write_manifest(checkpoint: Checkpoint, order: Order, precision: Precision, 
         text=checkpoint.text.recipe,
         source=checkpoint.source,
         licence=order.licence,
+        languages=order.languages or checkpoint.languages,
         golden_cosine=bound,
         logit_scale=checkpoint.logit_scale,
         logit_bias=checkpoint.logit_bias,

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound
+from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound, MediaError
 from indexer.items import Modality, point_id
+from indexer.models.languages import spoken, uncovered
 from indexer.models.templates import filled
 from search_api.background import Background
 
 if TYPE_CHECKING:
+    from indexer.models.manifest import Manifest
     from indexer.store.collection import Collection
     from search_api.encoding import QueryEncoder
-    from search_api.request import Term
+    from search_api.request import SearchRequest, Term
 
 Vector = NDArray[np.float32]
+Fetch = Callable[[Sequence[str]], Sequence[bytes | MediaError]]
+"""What several URLs give, or why one gives nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Embedded:
     """The ids of items that were asked with: an item is no answer to itself."""
     cut: list[bool]
     """Which texts were longer than the model reads."""
+    foreign: list[str | None]
+    """What is to be said of texts in a language that the model was not made for."""
     also_exclude: tuple[str, ...] = ()
 
     @property
@@ -80,18 +87,20 @@ class Embedded:
     @property
     def warnings(self) -> list[str]:
         """What has to be said of the terms."""
-        return [
+        longer = [
             f"{_shortened(term.text or '')!r} is longer than the model reads: its end was cut off."
             for term, cut in zip(self.terms, self.cut, strict=True)
             if cut
         ]
+        return longer + list(dict.fromkeys(warning for warning in self.foreign if warning))
 
     def split(self, counts: Sequence[int]) -> list[Embedded]:
         """The first so many terms, the next so many, and so on."""
         parts, at = [], 0
         for count in counts:
             of = slice(at, at + count)
-            parts.append(Embedded(self.terms[of], self.vectors[of], self.modalities[of], self.items[of], self.cut[of]))
+            part = (self.vectors[of], self.modalities[of], self.items[of], self.cut[of], self.foreign[of])
+            parts.append(Embedded(self.terms[of], *part))
             at += count
         return parts
 
@@ -110,16 +119,25 @@ def embed(
     *,
     encoder: QueryEncoder,
     collection: Collection,
-    read_image: Callable[[bytes | str], Vector],
+    read_image: Callable[[bytes], Vector],
+    fetch: Fetch | None = None,
+    names: Sequence[str] = (),
 ) -> Embedded:
-    """Every term's vector; all texts in one run. `read_image` embeds an image's bytes or what its URL gives.
+    """Every term's vector; all texts in one run, and what URLs give fetched at once. `read_image` embeds an image.
+
+    `names` are what errors call the terms.
 
     Raises:
+        InvalidRequest: a URL, where nothing is fetched.
+        MediaError: an image that cannot be fetched or decoded, with the term named.
         InvalidVector: a vector of another dimension, or without length.
         ItemNotFound: an item that is not in the collection.
     """
     count = len(terms)
-    found = Embedded(terms, [np.empty(0, np.float32)] * count, [None] * count, [None] * count, [False] * count)
+    found = Embedded(
+        terms, [np.empty(0, np.float32)] * count, [None] * count, [None] * count, [False] * count, [None] * count
+    )
+    images = _images(terms, fetch)
     texts: list[str] = []
     rows: dict[int, list[int]] = {}
     for place, term in enumerate(terms):
@@ -127,9 +145,12 @@ def embed(
             phrased = filled(term.text, term.template)
             rows[place] = list(range(len(texts), len(texts) + len(phrased)))
             texts += phrased
-            found.modalities[place] = "text"
+            found.modalities[place], found.foreign[place] = "text", _foreign(term.text, encoder.manifest)
         elif term.image is not None:
-            found.vectors[place], found.modalities[place] = read_image(term.image), "image"
+            with _naming(names[place] if names else "query"):
+                if isinstance(image := images[place], MediaError):
+                    raise image
+                found.vectors[place], found.modalities[place] = read_image(image), "image"
         elif term.item is not None:
             found.items[place] = point_id(collection.name, term.item)
             found.vectors[place], found.modalities[place] = _of_item(collection, term.item)
@@ -141,6 +162,15 @@ def embed(
             found.vectors[place] = _normalised(embedded.vectors[some].mean(axis=0))
             found.cut[place] = any(embedded.truncated[row] for row in some)
     return found
+
+
+def names_of(requests: Sequence[SearchRequest]) -> list[str]:
+    """What errors call the terms of requests: `query.1`, and of several requests `searches.3.query.1`."""
+    return [
+        f"searches.{number}.query.{place}" if len(requests) > 1 else f"query.{place}"
+        for number, request in enumerate(requests)
+        for place in range(len(request.terms))
+    ]
 
 
 def compose(embedded: Embedded, toward: Modality, background: Background) -> Composed:
@@ -170,6 +200,28 @@ def compose(embedded: Embedded, toward: Modality, background: Background) -> Com
     return Composed((total / length).astype(np.float32), weighed)
 
 
+def _images(terms: Sequence[Term], fetch: Fetch | None) -> dict[int, bytes | MediaError]:
+    """The bytes of image terms by their place; those of URLs are fetched together."""
+    given = {place: term.image for place, term in enumerate(terms) if term.image is not None}
+    urls = {place: image for place, image in given.items() if isinstance(image, str)}
+    if urls and fetch is None:
+        raise InvalidRequest("query: images by URL are not fetched here.", remedy="Send the image itself.")
+    fetched = dict(zip(urls, fetch(list(urls.values())), strict=True)) if urls and fetch else {}
+    return {place: image for place, image in given.items() if isinstance(image, bytes)} | fetched
+
+
+@contextmanager
+def _naming(term: str) -> Iterator[None]:
+    """Have errors of an image say of which term it is."""
+    try:
+        yield
+    except MediaError as error:
+        error.message = f"{term}: {error.message}"
+        error.args = (error.message,)
+        error.details.setdefault("field", term)
+        raise
+
+
 def _of_item(collection: Collection, name: str) -> tuple[Vector, Modality]:
     item_id = point_id(collection.name, name)
     stored = collection.get(item_id)
@@ -187,6 +239,17 @@ def _unit(collection: Collection, values: list[float]) -> Vector:
     if not math.isfinite(length) or length < 1e-12:
         raise InvalidVector("The vector has no length that could be normalised.")
     return (vector / length).astype(np.float32)
+
+
+def _foreign(text: str, manifest: Manifest) -> str | None:
+    language = uncovered(text, manifest.languages)
+    if language is None or manifest.languages is None:
+        return None
+    return (
+        f"The text {_shortened(text)!r} looks like {language}; the model {manifest.name!r} was made for "
+        f"{spoken(manifest.languages)}: results may be poor. Ask in a language of the model, or use one that knows "
+        "more: `crosslens models list` names some."
+    )
 
 
 def _normalised(vector: Vector) -> Vector:

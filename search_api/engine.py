@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from indexer.errors import BrokerUnavailable, InvalidRequest, ModelMismatch
 from indexer.items import Kind, Modality
 from indexer.store.points import Place
 from search_api.background import Background
-from search_api.composing import Embedded, compose, embed
+from search_api.composing import Embedded, Fetch, compose, embed, names_of
 from search_api.distinct import Distinct
 from search_api.filters import no_texts, of_kind, once_a_file, parse_filter
 from search_api.lane import Lane, Ranked
-from search_api.pages import Cursor, Pages
+from search_api.pages import Pages
 from search_api.ranking import Ranking, rank
 from search_api.relevance import Relevance
 from search_api.request import FILE, MAX_DEPTH, SearchRequest
@@ -39,7 +39,7 @@ _DEEP = f"Only the first {MAX_DEPTH:,} results can be reached: narrow the search
 class SearchEngine:
     """Searches one collection with the encoder that filled it.
 
-    `pages` keeps ranked lists for cursors; without it there are none. `fetch` gives the bytes behind an image's URL;
+    `pages` keeps ranked lists for cursors; without it there are none. `fetch` gives the bytes behind images' URLs;
     without it URLs are refused. A `background` is kept by whoever makes engines often.
 
     Usage:
@@ -57,7 +57,7 @@ class SearchEngine:
         *,
         max_pixels: int,
         pages: Pages | None = None,
-        fetch: Callable[[str], bytes] | None = None,
+        fetch: Fetch | None = None,
         background: Background | None = None,
     ) -> None:
         if encoder.fingerprint != collection.fingerprint:
@@ -112,17 +112,16 @@ class SearchEngine:
 
     def _embed(self, requests: Sequence[SearchRequest]) -> list[Embedded]:
         terms = [term for request in requests for term in request.terms]
-        whole = embed(terms, encoder=self._encoder, collection=self._collection, read_image=self._of_image)
+        whole = embed(
+            terms, encoder=self._encoder, collection=self._collection, read_image=self._of_image, fetch=self._fetch,
+            names=names_of(requests),
+        )  # fmt: skip
         return whole.split([len(request.terms) for request in requests])
 
-    def _of_image(self, image: bytes | str) -> NDArray[np.float32]:
+    def _of_image(self, image: bytes) -> NDArray[np.float32]:
         from indexer.media.decode import decode  # noqa: PLC0415  a text search never loads an image library
         from indexer.models.preprocess import decode_target  # noqa: PLC0415
 
-        if isinstance(image, str):
-            if self._fetch is None:
-                raise InvalidRequest("query: images by URL are not fetched here.", remedy="Send the image itself.")
-            image = self._fetch(image)
         decoded = decode(image, target=decode_target(self._encoder.pixels), max_pixels=self._max_pixels)
         vectors = self._encoder.encode_images([decoded])
         return np.asarray(vectors[0])
@@ -166,7 +165,7 @@ class SearchEngine:
         if self._pages is not None and len(ranked) > request.limit:
             try:
                 frozen = {**ranking.frozen(), "rows": [_row(each) for each in ranked]}
-                cursor = self._pages.sign(Cursor(self._pages.begin(self._collection.name, frozen), request.limit))
+                cursor = self._pages.begin(self._collection.name, frozen, request.limit)
             except BrokerUnavailable:
                 warnings.append("Pages cannot be turned now: their store does not answer.")
         results = [
@@ -187,7 +186,7 @@ class SearchEngine:
             raise InvalidRequest("cursor: there are no cursors here.")
         clock = _Clock()
         cursor = self._pages.read(text)
-        parts = self._pages.parts(cursor.list, self._collection.name)
+        parts = self._pages.parts(cursor, self._collection.name)
         request = SearchRequest.model_validate({**parts[0]["request"], "limit": limit})
         if "after" in parts[0]:
             return self._walk(request, parts[0]["after"])
@@ -204,7 +203,7 @@ class SearchEngine:
                 continue  # some were removed meanwhile
             if offset < len(rows) or ended or len(rows) >= MAX_DEPTH:
                 break
-            part = self._pages.extend(cursor.list, len(parts), {"rows": self._behind(request, parts[0], rows)})
+            part = self._pages.extend(cursor, len(parts), {"rows": self._behind(request, parts[0], rows)})
             parts.append(part)
             rows += part["rows"]
             ended = not part["rows"]
@@ -214,7 +213,7 @@ class SearchEngine:
             found,
             clock,
             warnings=[_DEEP] if not deeper and not ended else [],
-            cursor=self._pages.sign(Cursor(cursor.list, offset)) if deeper else None,
+            cursor=self._pages.sign(cursor.at(offset, kept=len(parts) > 1)) if deeper else None,
             exact=request.exact,
         )
 
@@ -256,9 +255,7 @@ class SearchEngine:
         cursor = None
         if place is not None and self._pages is not None:
             dumped = request.model_dump(mode="json", exclude={"cursor"}, exclude_unset=True)
-            cursor = self._pages.sign(
-                Cursor(self._pages.begin(self._collection.name, {"request": dumped, "after": place}), 0)
-            )
+            cursor = self._pages.begin(self._collection.name, {"request": dumped, "after": place}, 0)
         clock.lap("search")
         return self._answer([_result(item, {}) for item in items], clock, cursor=cursor, exact=True)
 

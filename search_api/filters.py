@@ -1,4 +1,4 @@
-"""Filters: Qdrant's own language, checked with qdrant-client's own models, or the short form for people."""
+"""Filters: Qdrant's own language, or the short form for people; either is checked against the collection's fields."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from indexer.items import RECORD_KEY, Kind
+from search_api.filter_checks import check_fields, check_size
 from search_api.request import invalid_request
 from search_api.short_filters import parse_short
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def parse_filter(body: dict[str, Any] | str | None, types: Mapping[str, str]) -> Filter | None:
     """The filter of a request, if it has one: in Qdrant's language, or in the short form.
 
-    `types` are those of the collection's declared fields.
+    `types` are those of the collection's declared fields. In Qdrant's language no others are taken, but those of
+    Crosslens' own record that are indexed; in the short form they are compared with what a value looks like.
 
     Raises:
         InvalidRequest: naming the field that is wrong.
@@ -28,11 +30,16 @@ def parse_filter(body: dict[str, Any] | str | None, types: Mapping[str, str]) ->
     from qdrant_client.http.models import Filter  # noqa: PLC0415  half a second that a search without filter saves
 
     if isinstance(body, str):
-        body = parse_short(body, types)
+        return Filter.model_validate(parse_short(body, types))
+    from indexer.store.fields import OWN  # noqa: PLC0415  likewise
+
+    check_size(body)
     try:
-        return Filter.model_validate(body)
+        among = Filter.model_validate(body)
     except ValidationError as error:
         raise invalid_request(error, prefix="filter") from error
+    check_fields(among, {**types, **OWN})
+    return among
 
 
 def of_kind(kind: Kind, among: Filter | None = None) -> Filter:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Counts
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import accumulate
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from indexer.errors import CrosslensError
+from indexer.stages import Histogram as Measured
+from indexer.stages import Stage
 from search_api.services import Services
 
 blueprint = Blueprint("metrics", __name__)
@@ -89,7 +92,7 @@ class _Index(Collector):
 
 
 class _Queue(Collector):
-    """What waits, who works, and how jobs stand."""
+    """What waits, who works and what they did, and how jobs stand."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -112,7 +115,31 @@ class _Queue(Collector):
             working.add_metric((), len(jobs.workers()))
             for state, count in Counts(job.state.value for job in jobs.unfinished()).items():
                 unfinished.add_metric((state,), count)
+            yield from _of_workers(*self._services.queue.meters.read())
         yield from (waiting, working, unfinished)
+
+
+def _of_workers(stages: Mapping[str, Stage], outcomes: Mapping[str, int]) -> Iterable[Metric]:
+    """What all workers did since the queue was made; each API process shows the same."""
+    seconds = HistogramMetricFamily(
+        "crosslens_worker_stage_seconds",
+        "Time of a piece of a stage's work: a shard's wait, an image decoded, a batch encoded or stored.",
+        labels=("stage",),
+    )
+    sizes = HistogramMetricFamily("crosslens_worker_batch_items", "Items of such a piece.", labels=("stage",))
+    items = CounterMetricFamily("crosslens_worker_items", "Items of jobs, by what became of them.", labels=("outcome",))
+    for name, stage in stages.items():
+        seconds.add_metric((name,), _buckets(stage.seconds), stage.seconds.sum)
+        sizes.add_metric((name,), _buckets(stage.sizes), stage.sizes.sum)
+    for outcome, count in outcomes.items():
+        items.add_metric((outcome,), count)
+    return seconds, sizes, items
+
+
+def _buckets(histogram: Measured) -> list[tuple[str, float]]:
+    """As Prometheus has them: each with those below it, the last one without a bound."""
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))
 
 
 def register(app: Flask, services: Services) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from flask import Blueprint, Response, g, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer import tracing
 from indexer.errors import InvalidRequest
 from indexer.items import check_collection_name
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
@@ -35,6 +36,7 @@ def search(name: str) -> Response:
     engine = services().engine(check_collection_name(name))
     answer = engine.search(_from_form() if is_form() else SearchRequest.parse(json_body()))
     g.stages = answer.stages
+    tracing.record_stages(answer.stages)
     return jsonify(answer.as_dict())
 
 
@@ -46,7 +48,12 @@ def search_batch(name: str) -> Response:
     """
     engine = services().engine(check_collection_name(name))
     requests = validated(Searches, json_body()).searches
-    return jsonify({"answers": [answer.as_dict() for answer in engine.search_many(requests)]})
+    answers = engine.search_many(requests)
+    # They share every stage but the last, which each has for itself.
+    *shared, last = answers[0].stages
+    own = sum(answer.stages[last] for answer in answers)
+    tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
+    return jsonify({"answers": [answer.as_dict() for answer in answers]})
 
 
 def _from_form() -> SearchRequest:

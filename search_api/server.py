@@ -16,6 +16,7 @@ from typing import Any
 import click
 import structlog
 
+from indexer import tracing
 from indexer.lifeline import follow_parent
 from indexer.logs import configure_logging
 from indexer.settings import Settings
@@ -41,8 +42,12 @@ def main(fd: int, data: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     follow_parent(stopping.set)
-    with socket.socket(fileno=fd) as listener:
-        serve(settings, listener, stopping)
+    tracing.start("crosslens-api")
+    try:
+        with socket.socket(fileno=fd) as listener:
+            serve(settings, listener, stopping)
+    finally:
+        tracing.stop()
 
 
 def serve(settings: Settings, listener: socket.socket, stopping: threading.Event) -> None:
@@ -59,6 +64,10 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     sockets: dict[int, Any] = {}
     guard = Guard(settings, public=not is_loopback(str(listener.getsockname()[0])))
     app = create_app(settings, services, guard=guard)
+    if tracing.is_on():
+        from search_api.tracing import trace  # noqa: PLC0415
+
+        trace(app)
     server = waitress.create_server(
         app,
         map=sockets,

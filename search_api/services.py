@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from flask import current_app
 
-from indexer.errors import CollectionNotFound, ModelError, VectorIndexError
+from indexer.errors import CollectionNotFound, MediaError, ModelError, VectorIndexError
 from indexer.flow import batched
 from indexer.items import Kind
 from indexer.settings import Settings
@@ -168,7 +168,7 @@ class Services:
                     collection,
                     max_pixels=self.settings.max_pixels,
                     pages=self.pages,
-                    fetch=self.fetch,
+                    fetch=self.fetch_all,
                     background=before,
                 )
                 self._engines[name] = (now + ENGINE_SECONDS, engine)
@@ -201,13 +201,20 @@ class Services:
         Raises:
             MediaError: it may not be fetched, or cannot be.
         """
+        found = self.fetch_all([url])[0]
+        if isinstance(found, MediaError):
+            raise found
+        return found
+
+    def fetch_all(self, urls: Sequence[str]) -> list[bytes | MediaError]:
+        """What is behind the URLs of one request, or why it cannot be had; all share one deadline and one cap."""
         from indexer.media.fetch import Fetcher  # noqa: PLC0415
 
         settings = self.settings
         with Fetcher(
             max_bytes=settings.max_bytes, allow=settings.fetch_allowed, deadline=settings.fetch_deadline
         ) as fetcher:
-            return fetcher.fetch(url).data
+            return [each if isinstance(each, MediaError) else each.data for each in fetcher.fetch_all(urls)]
 
     def create(self, name: str, model: str | None = None) -> tuple[Collection, bool]:
         """A collection for a bundle's vectors (the default bundle's when unset), and whether it was made just now.
@@ -267,7 +274,9 @@ class Services:
 
     def warm(self) -> None:
         """Open what the first request would otherwise wait for; what cannot be opened, readiness will name."""
-        for check in (self.check_index, self.encoders.check, self.encoders.warm_up):
+        from indexer.models.languages import warm_up  # noqa: PLC0415
+
+        for check in (self.check_index, self.encoders.check, self.encoders.warm_up, warm_up):
             try:
                 check()
             except (VectorIndexError, ModelError) as error:

@@ -6,6 +6,8 @@ of it is in Redis, where SIGKILL cannot reach it (`workers.jobs`).
 
 from __future__ import annotations
 
+import time
+
 from celery import Celery
 
 from indexer.settings import Settings
@@ -18,6 +20,9 @@ QUEUES = (PLAN, EMBED_CPU, EMBED_GPU)
 
 PLAN_JOB = "crosslens.plan"
 RUN_SHARD = "crosslens.shard"
+
+SENT = "crosslens_sent"
+"""A message's header: when it was queued, in seconds since 1970."""
 
 
 def create_celery(settings: Settings) -> Celery:
@@ -47,4 +52,5 @@ def create_celery(settings: Settings) -> Celery:
 def send(app: Celery, task: str, *arguments: str | int, queue: str) -> None:
     """Queue a task; tried again while the broker is away."""
     policy = {"max_retries": 8, "interval_start": 0.1, "interval_step": 0.5, "interval_max": 5}
-    app.send_task(task, args=arguments, queue=queue, retry=True, retry_policy=policy)
+    headers = {SENT: time.time()}
+    app.send_task(task, args=arguments, queue=queue, retry=True, retry_policy=policy, headers=headers)

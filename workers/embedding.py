@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from indexer import tracing
 from indexer.errors import (
     CollectionNotFound,
     CrosslensError,
@@ -18,9 +19,11 @@ from indexer.errors import (
 )
 from indexer.pipeline import ingest_found
 from indexer.report import Report
+from indexer.stages import Stages
 from indexer.store.collection import Collection
 from workers.classifying import SET, label_items
 from workers.jobs import OVER, Job
+from workers.meters import QUEUE
 from workers.planning import Interrupted
 from workers.references import from_reference
 from workers.runtime import Runtime
@@ -32,8 +35,10 @@ _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _log = structlog.get_logger("worker")
 
 
-def run_shard(runtime: Runtime, job_id: str, number: int) -> None:
+def run_shard(runtime: Runtime, job_id: str, number: int, *, waited: float | None = None) -> None:
     """Index a shard's items and add its counts to the job's; nothing if it was done before.
+
+    `waited` is for how many seconds it was queued.
 
     Raises:
         Interrupted: the worker ends meanwhile; what is left of the shard is for the next delivery.
@@ -43,6 +48,28 @@ def run_shard(runtime: Runtime, job_id: str, number: int) -> None:
     job = jobs.get(job_id)
     if items is None or job.state in OVER:
         return
+    with (
+        tracing.joined(job.trace),
+        tracing.span("shard", kind="consumer", job=job_id, shard=number, items=len(items)),
+    ):
+        if waited is not None:
+            tracing.note(waited_seconds=waited)
+        state = _work_off(runtime, job, number, items)
+        measured = Stages()
+        if waited is not None:
+            measured.note(QUEUE, waited, len(items))
+        if jobs.finish_shard(job_id, number, state):
+            counts = {"indexed": state.indexed, "skipped": state.skipped, "failed": len(state.failures)}
+            runtime.meters.add(measured, counts)
+
+
+def _work_off(runtime: Runtime, job: Job, number: int, items: list[dict[str, Any]]) -> ShardState:
+    """What became of a shard, all of it being done.
+
+    Raises:
+        Interrupted: the worker ends meanwhile.
+    """
+    jobs, job_id = runtime.jobs, job.id
     jobs.claim(job_id, number, runtime.name)
     state = jobs.load_state(job_id, number) or ShardState.fresh(len(items))
     poison = state.recover(runtime.settings.quarantine_after)
@@ -58,7 +85,7 @@ def run_shard(runtime: Runtime, job_id: str, number: int) -> None:
         if runtime.stopping.is_set() and state.pending:
             jobs.save_state(job_id, number, state)
             raise Interrupted
-    jobs.finish_shard(job_id, number, state)
+    return state
 
 
 def _patiently(runtime: Runtime, job: Job, number: int, items: list[dict[str, Any]], span: Span) -> Outcome:
@@ -97,9 +124,12 @@ def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]],
         return label_items(runtime, collection, part)
     encoder = runtime.encoder_of(collection)
     report = Report(collection=collection.name, model=encoder.name, part=name)
-    ingest_found(
-        map(from_reference, part), collection=collection, encoder=encoder, settings=runtime.settings, report=report
-    )
+    try:
+        ingest_found(
+            map(from_reference, part), collection=collection, encoder=encoder, settings=runtime.settings, report=report
+        )
+    finally:
+        runtime.meters.add(report.stages)
     by_source = {item["source"]: item for item in part}
     failures = [{**failure.as_dict(), "item": by_source.get(failure.source)} for failure in report.failures]
     return Outcome(report.indexed, report.skipped, report.truncated, failures)

@@ -26,6 +26,7 @@ from typing import Any
 
 import redis
 
+from indexer import tracing
 from indexer.errors import JobNotFound
 from workers.shard import ShardState
 
@@ -73,6 +74,8 @@ class Job:
     failed: int
     passed_over: int
     truncated: int
+    trace: dict[str, str]
+    """Where its trace goes on (`indexer.tracing`)."""
 
     @property
     def total(self) -> int:
@@ -173,6 +176,7 @@ class Jobs:
             "sources": json.dumps(sources),
             "state": State.QUEUED.value,
             "created": now,
+            "trace": json.dumps(tracing.carrier()),
         }
         with self._redis.pipeline() as pipe:
             pipe.hset(_job(job_id), mapping=fields)
@@ -357,6 +361,7 @@ def _read(job_id: str, fields: dict[str, str]) -> Job:
         failed=number("failed"),
         passed_over=number("passed_over"),
         truncated=number("truncated"),
+        trace=json.loads(fields.get("trace", "{}")),
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import structlog
 
+from indexer import tracing
 from indexer.errors import CrosslensError
 from indexer.media.discover import Candidate, discover
 from indexer.media.originals import UPLOAD
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, RUN_SHARD, send
 from workers.classifying import LABELS_OF, items_to_label
-from workers.jobs import OVER, PLANNING, State
+from workers.jobs import OVER, PLANNING, Job, State
 from workers.references import to_reference
 from workers.runtime import Runtime
 
@@ -37,12 +38,18 @@ class _Counts:
 
 def plan(runtime: Runtime, job_id: str) -> None:
     """Plan a job, from where an earlier delivery ended."""
-    jobs = runtime.jobs
-    job = jobs.get(job_id)
+    job = runtime.jobs.get(job_id)
     if job.state not in {State.QUEUED, State.PLANNING}:
         return
+    with tracing.joined(job.trace), tracing.span("plan", kind="consumer", job=job_id):
+        _plan(runtime, job)
+
+
+def _plan(runtime: Runtime, job: Job) -> None:
+    jobs, job_id = runtime.jobs, job.id
     jobs.claim(job_id, PLANNING, runtime.name)
-    jobs.set_state(job_id, State.PLANNING, started=job.started or time.time())
+    trace = json.dumps(tracing.carrier() or job.trace)  # in the job, where also a shard that is sent again finds it
+    jobs.set_state(job_id, State.PLANNING, started=job.started or time.time(), trace=trace)
     counts = _Counts()
     settings = runtime.settings
 

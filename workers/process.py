@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from indexer import tracing
 from indexer.lifeline import follow_parent
 from indexer.logs import configure_logging
 from indexer.settings import Settings
@@ -37,8 +38,12 @@ def main(queues: str, data: Path, follow: bool) -> None:
         follow_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     from workers.runtime import Runtime  # noqa: PLC0415  after the parent is watched
 
-    with Runtime(settings) as runtime:
-        work(runtime, queues)
+    tracing.start("crosslens-worker")
+    try:
+        with Runtime(settings) as runtime:
+            work(runtime, queues)
+    finally:
+        tracing.stop()
 
 
 def work(runtime: Runtime, queues: str) -> None:

@@ -23,6 +23,7 @@ from indexer.store.store import Store
 from workers.app import create_celery
 from workers.broker import redis_url
 from workers.jobs import Jobs
+from workers.meters import Meters
 
 _TRIES = 10
 
@@ -42,7 +43,9 @@ class Runtime:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         """The worker's own."""
         self.celery = create_celery(settings)
-        self.jobs = Jobs(connect(settings))
+        client = connect(settings)
+        self.jobs = Jobs(client)
+        self.meters = Meters(client)
         self.stopping = threading.Event()
         """Set when the process has to end: what waits stops waiting."""
         self.abandoned: list[tuple[str, int]] = []

@@ -9,12 +9,14 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from indexer import tracing
 from indexer.errors import BrokerUnavailable, TooBusy
 from indexer.settings import Settings
 from indexer.store.collection import Collection
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, create_celery, send
 from workers.broker import redis_url
 from workers.jobs import Job, Jobs
+from workers.meters import Meters
 from workers.planning import FAILURES_OF
 from workers.runtime import connect
 
@@ -31,7 +33,9 @@ class Queue:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._celery: Celery = create_celery(settings)
-        self.jobs = Jobs(connect(settings, tries=_TRIES))
+        client = connect(settings, tries=_TRIES)
+        self.jobs = Jobs(client)
+        self.meters = Meters(client)
 
     def submit(self, collection: Collection, sources: list[str]) -> Job:
         """Queue sources to be indexed into a collection.
@@ -41,9 +45,7 @@ class Queue:
         """
         with available(self._settings):
             self._refuse_if_busy()
-            job = self.jobs.create(collection.name, collection.model, sources)
-            send(self._celery, PLAN_JOB, job.id, queue=PLAN)
-            return job
+            return self._queued(collection.name, collection.model, sources)
 
     def retry(self, job_id: str) -> Job:
         """A new job of what failed in a job.
@@ -55,7 +57,12 @@ class Queue:
         with available(self._settings):
             self._refuse_if_busy()
             old = self.jobs.get(job_id)
-            job = self.jobs.create(old.collection, old.model, [FAILURES_OF + old.id])
+            return self._queued(old.collection, old.model, [FAILURES_OF + old.id])
+
+    def _queued(self, collection: str, model: str, sources: list[str]) -> Job:
+        with tracing.span("submit", kind="producer"):
+            job = self.jobs.create(collection, model, sources)
+            tracing.note(job=job.id)
             send(self._celery, PLAN_JOB, job.id, queue=PLAN)
             return job
 

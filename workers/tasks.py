@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import structlog
 from celery.exceptions import Reject
 
-from workers.app import PLAN_JOB, RUN_SHARD
+from workers.app import PLAN_JOB, RUN_SHARD, SENT
 from workers.embedding import run_shard
 from workers.jobs import PLANNING
 from workers.planning import Interrupted, plan
@@ -28,10 +31,10 @@ def register(runtime: Runtime) -> None:
             runtime.abandoned.append((job_id, PLANNING))
             raise
 
-    @app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]
-    def run(job_id: str, number: int) -> None:
+    @app.task(name=RUN_SHARD, bind=True)  # type: ignore[untyped-decorator]
+    def run(task: Any, job_id: str, number: int) -> None:
         try:
-            run_shard(runtime, job_id, number)
+            run_shard(runtime, job_id, number, waited=_waited(task.request.get(SENT)))
         except Interrupted as error:
             raise Reject(str(error), requeue=True) from error
         except Exception:
@@ -39,3 +42,8 @@ def register(runtime: Runtime) -> None:
             # at the next delivery, so that one item of a kind that nobody foresaw holds up no other.
             runtime.abandoned.append((job_id, number))
             raise
+
+
+def _waited(sent: Any) -> float | None:
+    """Seconds in the queue, as far as two machines' clocks agree; None for messages that do not say."""
+    return max(0.0, time.time() - sent) if isinstance(sent, float | int) else None

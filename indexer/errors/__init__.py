@@ -47,6 +47,12 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── ParityFailed          an exported bundle does not give its checkpoint's vectors
      │    ├── EncoderFailed         a run failed, and again after its session was rebuilt
      │    └── Overloaded            more is waiting for the encoder than it may
+     ├── ModerationError            what moderation refuses
+     │    ├── PolicyInvalid         a policy with mistakes, each with its line
+     │    ├── PolicyNotFound        no starting policy of that name
+     │    ├── HashListInvalid       a list of hashes that does not parse
+     │    ├── HashListNotFound      a policy names a hash list that is not here
+     │    └── ClassifierNotFound    a policy names an image classifier that is not here
      ├── ApiError                   a server that was asked over HTTP answered with an error, under its code
      │    └── ServerUnreachable     it did not answer at all
      └── VectorIndexError                the index and its process
@@ -114,6 +120,14 @@ from indexer.errors.models import (
     UnknownRecipe,
     UnsupportedCheckpoint,
 )
+from indexer.errors.moderation import (
+    ClassifierNotFound,
+    HashListInvalid,
+    HashListNotFound,
+    ModerationError,
+    PolicyInvalid,
+    PolicyNotFound,
+)
 from indexer.errors.remote import ApiError, ServerUnreachable
 from indexer.errors.usage import (
     BrokerUnavailable,
@@ -140,6 +154,7 @@ __all__ = [
     "BadMember",
     "BrokerUnavailable",
     "BundleNotFound",
+    "ClassifierNotFound",
     "CollectionNotFound",
     "CrosslensError",
     "DeviceUnavailable",
@@ -150,6 +165,8 @@ __all__ = [
     "FetchFailed",
     "FetchTimeout",
     "GoldenMismatch",
+    "HashListInvalid",
+    "HashListNotFound",
     "HubUnreachable",
     "IndexOwned",
     "IndexUnavailable",
@@ -174,10 +191,13 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "ModelMismatch",
+    "ModerationError",
     "NoVideo",
     "NotAnImage",
     "Overloaded",
     "ParityFailed",
+    "PolicyInvalid",
+    "PolicyNotFound",
     "PruneRefused",
     "Quarantined",
     "RateLimited",

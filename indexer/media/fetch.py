@@ -1,4 +1,4 @@
-"""One URL that a stranger named, fetched: from public hosts alone, within limits of size and time.
+"""URLs that a stranger named, fetched: from public hosts alone, within limits of size and time.
 
 A name is resolved once, every address of it is checked, and the connection goes to a checked address itself, so that
 nothing is gained by a name that resolves differently the next time (DNS rebinding). Redirects start over. Nothing is
@@ -21,7 +21,7 @@ from typing import Self
 import httpcore
 import httpx
 
-from indexer.errors import EmptyFile, FetchFailed, FetchTimeout, NotAnImage, TooLarge
+from indexer.errors import EmptyFile, FetchFailed, FetchTimeout, MediaError, NotAnImage, TooLarge
 from indexer.media.addresses import AllowList, Target, check_addresses, read_address, resolve
 from indexer.media.formats import SNIFF_BYTES, sniff
 from indexer.media.pinned import Deadline, PinnedBackend
@@ -34,6 +34,8 @@ _LONGEST_WAIT = 10.0
 _TIMEOUTS = {"connect": 10.0, "read": 15.0, "write": 15.0}
 """Seconds to a connection, and without a byte."""
 _LOOKUPS = 16
+_AT_ONCE = 8
+"""Fetches of one request under way."""
 
 Resolver = Callable[[str, int], list[str]]
 """A host name and a port to the host's addresses; OSError if there are none."""
@@ -56,6 +58,30 @@ class _Slots:
 
     free: threading.Semaphore
     users: int = field(default=0)
+
+
+class _Budget:
+    """Bytes that fetches may take together."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+        self._lock = threading.Lock()
+
+    def check(self, host: str, count: int) -> None:
+        """Whether so many are left, as far as that is known now.
+
+        Raises:
+            TooLarge: they are not.
+        """
+        if count > self._left:
+            others = "" if self._left == self._size else ", with what else was fetched"
+            raise TooLarge(f"What {host} sends has more than {self._size:,} bytes{others}.")
+
+    def take(self, host: str, count: int) -> None:
+        """Use so many up; raises as `check`."""
+        with self._lock:
+            self.check(host, count)
+            self._left -= count
 
 
 class Fetcher:
@@ -126,7 +152,27 @@ class Fetcher:
             TooLarge: the content has, or declares, more bytes than the cap.
             EmptyFile, NotAnImage: by content.
         """
-        deadline = Deadline(self._seconds)
+        return self._fetch(url, Deadline(self._seconds), _Budget(self._max_bytes))
+
+    def fetch_all(self, urls: Sequence[str]) -> list[Fetched | MediaError]:
+        """What each of several URLs gives, or why it gives nothing; some at once.
+
+        All together have the time that `fetch` has for one, and may have the bytes of one.
+        """
+        deadline, budget = Deadline(self._seconds), _Budget(self._max_bytes)
+
+        def outcome(url: str) -> Fetched | MediaError:
+            try:
+                return self._fetch(url, deadline, budget)
+            except MediaError as error:
+                return error
+
+        once = list(dict.fromkeys(urls))
+        with ThreadPoolExecutor(min(_AT_ONCE, max(len(once), 1)), thread_name_prefix="crosslens-fetch") as pool:
+            outcomes = dict(zip(once, pool.map(outcome, once), strict=True))
+        return [outcomes[url] for url in urls]
+
+    def _fetch(self, url: str, deadline: Deadline, budget: _Budget) -> Fetched:
         target = Target.parse(url)
         redirects = 0
         has_waited = False
@@ -140,7 +186,7 @@ class Fetcher:
                 elif not has_waited and (wait := _wait_asked_for(response)) <= min(_LONGEST_WAIT, deadline.left()):
                     has_waited = True
                 else:
-                    return self._read(target, response)
+                    return self._read(target, response, budget)
             if redirects > _REDIRECTS:
                 raise FetchFailed(f"The URL redirects more than {_REDIRECTS} times.")
             if wait:
@@ -213,23 +259,21 @@ class Fetcher:
         except (OSError, UnicodeError) as error:
             raise FetchFailed(f"The name {target.host} does not resolve.", remedy="Check its spelling.") from error
 
-    def _read(self, target: Target, response: httpcore.Response) -> Fetched:
+    def _read(self, target: Target, response: httpcore.Response, budget: _Budget) -> Fetched:
         """An answer's content, within the cap and of a known kind."""
         host = target.host
         if response.status != httpx.codes.OK:
             raise FetchFailed(f"{host} answers {response.status}.", http_status=response.status)
         if (_header(response, b"content-encoding") or "identity").lower() != "identity":
             raise FetchFailed(f"{host} sends compressed content, though it was asked not to.")
-        too_large = TooLarge(f"What {host} sends has more than {self._max_bytes:,} bytes.")
         declared = _header(response, b"content-length") or ""
-        if declared.isdecimal() and int(declared) > self._max_bytes:
-            raise too_large
+        if declared.isdecimal():
+            budget.check(host, int(declared))
         content = io.BytesIO()  # not a list: bytes that come one by one would take forty times their size
         media_type: str | None = None
         for chunk in response.iter_stream():
+            budget.take(host, len(chunk))
             content.write(chunk)
-            if content.tell() > self._max_bytes:
-                raise too_large
             if media_type is None and content.tell() >= SNIFF_BYTES:
                 media_type = _sniffed(content.getvalue(), host)
         if not content.tell():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class TextEmbeddings:
     """(n, dimension), L2-normalised."""
     truncated: list[bool]
     """Which texts were longer than the encoder reads, and were cut."""
+    tokenize_seconds: float = 0.0
+    """How much of the time went into tokens."""
 
 
 class Encoder:
@@ -118,15 +121,17 @@ class Encoder:
         """Embed texts; what is longer than the encoder reads is cut, and said."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         truncated = [False] * len(texts)
+        seconds = 0.0
         tokenizer, tower = self._text_tower()
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for at in range(0, len(order), MAX_BATCH):
             some = order[at : at + MAX_BATCH]
-            vectors[some], cuts = self._run_texts(tokenizer, tower, [texts[index] for index in some])
+            vectors[some], cuts, took = self._run_texts(tokenizer, tower, [texts[index] for index in some])
+            seconds += took
             for index, cut in zip(some, cuts, strict=True):
                 truncated[index] = cut
-        return TextEmbeddings(vectors=vectors, truncated=truncated)
+        return TextEmbeddings(vectors=vectors, truncated=truncated, tokenize_seconds=seconds)
 
     def _run_images(self, tower: Tower, images: Sequence[Image.Image | Decoded]) -> Vectors:
         size = self.pixels.size
@@ -138,10 +143,13 @@ class Encoder:
     def _run_pixels(self, tower: Tower, pixels: Vectors) -> Vectors:
         return self._unit(tower.run({self._names("image").input: pixels}))
 
-    def _run_texts(self, tokenizer: Tokenizer, tower: Tower, texts: list[str]) -> tuple[Vectors, list[bool]]:
+    def _run_texts(self, tokenizer: Tokenizer, tower: Tower, texts: list[str]) -> tuple[Vectors, list[bool], float]:
+        """Vectors, which texts were cut, and the seconds that tokenizing took."""
+        started = time.perf_counter()
         tokens = tokenizer.encode(texts, multiple_of=_LENGTH_STEP if tower.is_gpu else 1)
+        took = time.perf_counter() - started
         feed = {self._names("text").input: tokens.input_ids, ATTENTION_MASK: tokens.attention_mask}
-        return self._unit(tower.run(feed)), tokens.truncated
+        return self._unit(tower.run(feed)), tokens.truncated, took
 
     def _unit(self, features: Vectors) -> Vectors:
         """Rows of unit length.

@@ -8,7 +8,7 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -76,6 +76,10 @@ class Padding(StrEnum):
 
 
 BUNDLE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+"""ISO 639-1; of languages that have no code there, ISO 639-3."""
+Languages = Annotated[tuple[Language, ...], Field(min_length=1, max_length=500)] | Literal["any"]
 
 Tower = Literal["image", "text"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -162,6 +166,8 @@ class Manifest(_Part):
     """Where the weights come from."""
     licence: str
     """SPDX expression of what the bundle may be used under."""
+    languages: Languages | None = None
+    """What its texts may be written in; None where that is not known. Nothing of the vectors hangs on it."""
     golden_cosine: float = Field(0.999, gt=0, le=1)
     """The least cosine to the golden vectors at which this machine's answers are the model's."""
     logit_scale: float | None = None

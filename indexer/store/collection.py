@@ -117,9 +117,7 @@ class Collection(Questions):
 
     def get_many(self, ids: Sequence[str]) -> dict[str, Stored]:
         """Those of the items that are there, by id."""
-        if not ids:
-            return {}
-        records = self._connection.call(lambda client: client.retrieve(self.physical, list(ids), with_payload=True))
+        records = self._retrieve(ids, with_payload=True, with_vectors=False)
         return {str(record.id): stored_of(record) for record in records}
 
     def by_sources(self, sources: Sequence[str]) -> dict[str, tuple[str, Record]]:
@@ -160,20 +158,11 @@ class Collection(Questions):
 
     def present(self, ids: Sequence[str]) -> set[str]:
         """Which of the ids are there; reads neither vectors nor payloads."""
-        if not ids:
-            return set()
-        records = self._connection.call(
-            lambda client: client.retrieve(self.physical, list(ids), with_payload=False, with_vectors=False)
-        )
-        return {str(record.id) for record in records}
+        return {str(record.id) for record in self._retrieve(ids, with_payload=False, with_vectors=False)}
 
     def points(self, ids: Sequence[str]) -> dict[str, Point]:
         """Those of the points that are there, by id: whole, as `upsert` takes them."""
-        if not ids:
-            return {}
-        records = self._connection.call(
-            lambda client: client.retrieve(self.physical, list(ids), with_payload=True, with_vectors=True)
-        )
+        records = self._retrieve(ids, with_payload=True, with_vectors=True)
         return {
             str(record.id): Point(str(record.id), np.asarray(record.vector, np.float32), record.payload or {})
             for record in records

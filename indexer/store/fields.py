@@ -21,6 +21,8 @@ FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "geo", "t
 SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
 PARENT_KEY = f"{RECORD_KEY}.parent"
 SHA256_KEY = f"{RECORD_KEY}.sha256"
+ACTION_KEY = f"{RECORD_KEY}.verdict.action"
+BY_KEY = f"{RECORD_KEY}.verdict.by"
 
 OWN: Mapping[str, FieldType] = {
     SOURCE_KEY: "keyword",
@@ -32,6 +34,8 @@ OWN: Mapping[str, FieldType] = {
     f"{RECORD_KEY}.height": "integer",
     f"{RECORD_KEY}.bytes": "integer",
     f"{RECORD_KEY}.added_at": "datetime",
+    ACTION_KEY: "keyword",
+    BY_KEY: "keyword",
 }
 """Fields of Crosslens' own record."""
 

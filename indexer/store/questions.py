@@ -6,8 +6,10 @@ index then answers from an index, and a server in strict mode answers at all.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from qdrant_client import models
 
@@ -40,11 +42,11 @@ class Query:
     """Compare with every vector that passes the filter, instead of going through the graph."""
     with_vectors: bool = False
 
-    def request(self) -> models.QueryRequest:
-        """The query as qdrant-client takes it."""
-        return models.QueryRequest(
+    def request(self, within: models.Filter | None = None) -> models.QueryRequest:
+        """The query as qdrant-client takes it; not validated, as that takes longer than the search of 1,000 items."""
+        return models.QueryRequest.model_construct(
             query=self.vector.tolist(),
-            filter=_without(self.exclude_ids, self.filter),
+            filter=_without(self.exclude_ids, both(within, self.filter)),
             limit=self.limit,
             offset=self.offset or None,
             score_threshold=self.least_score,
@@ -67,6 +69,14 @@ class Questions:
         """The index's own name of it, never an alias: what is asked and written goes there, whatever is switched."""
         self.types = _types(indexes)
         """The types of all fields that have a payload index, as they were when this object was made."""
+        self.within: models.Filter | None = None
+        """What there is, for whoever asks through this object: what does not pass it is not there."""
+
+    def only(self, within: models.Filter | None) -> Self:
+        """The same, as if only those items were there that pass a filter."""
+        narrowed = copy.copy(self)
+        narrowed.within = both(self.within, within)
+        return narrowed
 
     @property
     def fields(self) -> dict[str, str]:
@@ -75,7 +85,8 @@ class Questions:
 
     def count(self, filter: models.Filter | None = None) -> int:
         """How many items it holds, or how many of them pass a filter."""
-        return self._connection.call(lambda client: client.count(self.physical, filter, exact=True)).count
+        among = both(self.within, filter)
+        return self._connection.call(lambda client: client.count(self.physical, among, exact=True)).count
 
     def search(
         self,
@@ -88,7 +99,7 @@ class Questions:
         with_vectors: bool = False,
     ) -> list[Hit]:
         """The items nearest to a vector, best first."""
-        request = Query(vector, limit, filter, exclude_ids, exact=exact, with_vectors=with_vectors).request()
+        request = Query(vector, limit, filter, exclude_ids, exact=exact, with_vectors=with_vectors).request(self.within)
         answer = self._connection.call(
             lambda client: client.query_points(
                 self.physical,
@@ -106,7 +117,7 @@ class Questions:
         """The hits of each query, in one round trip for every hundred of them."""
         found: list[list[Hit]] = []
         for at in range(0, len(queries), _QUERIES_AT_ONCE):
-            requests = [query.request() for query in queries[at : at + _QUERIES_AT_ONCE]]
+            requests = [query.request(self.within) for query in queries[at : at + _QUERIES_AT_ONCE]]
             answers = self._connection.call(
                 lambda client, requests=requests: client.query_batch_points(self.physical, requests)  # type: ignore[misc]
             )
@@ -134,7 +145,7 @@ class Questions:
                 self.physical,
                 group_by,
                 query=vector.tolist(),
-                query_filter=_without(exclude_ids, filter),
+                query_filter=_without(exclude_ids, both(self.within, filter)),
                 limit=limit,
                 group_size=group_size,
                 with_payload=True,
@@ -148,7 +159,9 @@ class Questions:
     ) -> dict[str | int | bool, int]:
         """The values of a keyword, integer or bool field and how many items have each, exactly; most frequent first."""
         answer = self._connection.call(
-            lambda client: client.facet(self.physical, field, facet_filter=filter, limit=limit, exact=True)
+            lambda client: client.facet(
+                self.physical, field, facet_filter=both(self.within, filter), limit=limit, exact=True
+            )
         )
         return {hit.value: hit.count for hit in answer.hits}
 
@@ -157,13 +170,28 @@ class Questions:
         found: dict[str, Vector] = {}
         for at in range(0, len(ids), _IDS_AT_ONCE):
             some = list(ids[at : at + _IDS_AT_ONCE])
-            records = self._connection.call(
-                lambda client, some=some: client.retrieve(self.physical, some, with_payload=False, with_vectors=True)  # type: ignore[misc]
-            )
-            for record in records:
+            for record in self._retrieve(some, with_payload=False, with_vectors=True):
                 if (vector := vector_of(record)) is not None:
                     found[str(record.id)] = vector
         return found
+
+    def _retrieve(self, ids: Sequence[str], *, with_payload: bool, with_vectors: bool) -> list[models.Record]:
+        """The points of these ids that are there."""
+        if not ids:
+            return []
+        if self.within is None:
+            return self._connection.call(
+                lambda client: client.retrieve(
+                    self.physical, list(ids), with_payload=with_payload, with_vectors=with_vectors
+                )
+            )
+        these = models.Filter(must=[self.within, models.HasIdCondition(has_id=list(ids))])
+        records, _ = self._connection.call(
+            lambda client: client.scroll(
+                self.physical, these, limit=len(ids), with_payload=with_payload, with_vectors=with_vectors
+            )
+        )
+        return records
 
     def scan(
         self, filter: models.Filter | None = None, *, batch: int = 256, with_vectors: bool = False
@@ -186,7 +214,12 @@ class Questions:
         """A page of items in the order of their ids, and where the next one begins; None when nothing can follow."""
         records, offset = self._connection.call(
             lambda client: client.scroll(
-                self.physical, filter, limit=limit, offset=after, with_payload=True, with_vectors=with_vectors
+                self.physical,
+                both(self.within, filter),
+                limit=limit,
+                offset=after,
+                with_payload=True,
+                with_vectors=with_vectors,
             )
         )
         return [stored_of(record) for record in records], None if offset is None else str(offset)
@@ -205,7 +238,7 @@ class Questions:
             records, offset = self._connection.call(
                 lambda client, offset=offset: client.scroll(  # type: ignore[misc]
                     self.physical,
-                    scroll_filter=filter,
+                    scroll_filter=both(self.within, filter),
                     limit=batch,
                     offset=offset,
                     with_payload=with_payload,
@@ -235,6 +268,7 @@ class Questions:
             InvalidRequest: the field is not declared, or has no order.
         """
         order = Order(order_by, self._type_of(order_by), descending)
+        filter = both(self.within, filter)
         # The index leaves open which of those with the same value come first; so what is left of the value where the
         # last page ended, and the value where this one ends, are asked for by id.
         found = self._ties(order, filter, limit, after) if after is not None else []
@@ -282,6 +316,11 @@ def _value(record: models.Record) -> float:
     if record.order_value is None:
         raise TypeError("the index gave a point without the value that it is in order of")
     return record.order_value
+
+
+def both(one: models.Filter | None, other: models.Filter | None) -> models.Filter | None:
+    """A filter that lets through what passes both; None lets everything through."""
+    return models.Filter(must=[one, other]) if one is not None and other is not None else one or other
 
 
 def _without(ids: Sequence[str], filter: models.Filter | None) -> models.Filter | None:

@@ -138,8 +138,11 @@ class Store:
             )
         # Also in a collection that was there: whoever made it may have died, or may not have come to these yet, and a
         # server refuses to filter without them.
-        self.index(found, {**schemas(DEFAULTS), **(indexes or {}), **_OWN})
-        return found
+        wanted = {**schemas(DEFAULTS), **(indexes or {}), **_OWN}
+        if wanted.keys() <= found.types.keys():
+            return found
+        self.index(found, wanted)
+        return self.get(found.name)
 
     def declare(self, name: str, fields: Mapping[str, FieldType]) -> Collection:
         """Declare fields of the callers' payload, with or without points in the collection; gives it back with them.
@@ -206,20 +209,11 @@ class Store:
         """
         check_collection_name(name)
         into = models.CreateAlias(collection_name=self.get(target).physical, alias_name=name)
-        self._change_aliases(_REMOVE(delete_alias=models.DeleteAlias(alias_name=name)), _CREATE(create_alias=into))
-
-    def unalias(self, name: str) -> None:
-        """Let a further name stand for nothing any more; the collection stays.
-
-        Raises:
-            CollectionNotFound: there is no such name.
-        """
-        if name not in self.aliases():
-            raise CollectionNotFound(f"There is no alias {name!r}.")
-        self._change_aliases(_REMOVE(delete_alias=models.DeleteAlias(alias_name=name)))
-
-    def _change_aliases(self, *changes: models.AliasOperations) -> None:
-        self._connection.call(lambda client: client.update_collection_aliases(list(changes)))
+        changes: list[models.AliasOperations] = [
+            _REMOVE(delete_alias=models.DeleteAlias(alias_name=name)),
+            _CREATE(create_alias=into),
+        ]
+        self._connection.call(lambda client: client.update_collection_aliases(changes))
 
     def _info(self, name: str) -> models.CollectionInfo:
         try:

@@ -255,6 +255,7 @@ def _manifest(folder: Path, scale: float, calibration: Calibration) -> Manifest:
         text=TextRecipe(context_length=reference.CONTEXT_LENGTH, padding=Padding.LONGEST, pad_id=0),
         source="crosslens models build-bridge",
         licence="Apache-2.0",
+        languages=("en",),
         golden_cosine=_GOLDEN_COSINE,
         logit_scale=round(scale, 4),
         calibration={"text_to_image": calibration},

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from indexer.errors import UnsupportedCheckpoint, UsageError
+from onnx_export.cards import languages_of
 from onnx_export.checkpoint import Checkpoint
 from onnx_export.hub import stay_offline_if_unreachable
 
@@ -31,7 +32,7 @@ def load_checkpoint(source: str) -> Checkpoint:
         stay_offline_if_unreachable()
     module = importlib.import_module(f"onnx_export.sources.{library}")
     checkpoint: Checkpoint = module.load(name)
-    return checkpoint
+    return replace(checkpoint, languages=languages_of(library, name))
 
 
 def with_images_of(text: Checkpoint, images: Checkpoint) -> Checkpoint:

@@ -1,13 +1,15 @@
-"""Searching on a server instead of in a data folder of this machine: `crosslens search --url`."""
+"""Asking a server instead of a data folder of this machine: `crosslens search --url`, `crosslens jobs --url`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from indexer.items import Location, Record, now
 from search_api.client import Crosslens
-from search_api.openapi.answers import Result, SearchAnswer
+from search_api.openapi.answers import Answer, Result, SearchAnswer
 from search_api.results import SearchAnswer as LocalAnswer
 from search_api.results import SearchResult
 
@@ -36,6 +38,44 @@ def shown(answer: SearchAnswer) -> LocalAnswer:
         fingerprint=answer.fingerprint,
         warnings=answer.warnings,
     )
+
+
+@contextmanager
+def jobs(url: str, key: str | None) -> Iterator[RemoteJobs]:
+    """The jobs of a server, for as long as the context lasts."""
+    with Crosslens(url, key) as client:
+        yield RemoteJobs(client)
+
+
+class RemoteJobs:
+    """A server's jobs as `crosslens jobs` asks for them (`workers.cli.jobs.Asked`); all raise `ApiError`."""
+
+    def __init__(self, client: Crosslens) -> None:
+        self._jobs = client.jobs
+
+    def list(self, limit: int) -> list[dict[str, Any]]:
+        """The newest, the newest first."""
+        return [_document(job) for job in self._jobs.list(limit)]
+
+    def get(self, job_id: str) -> dict[str, Any]:
+        """One job."""
+        return _document(self._jobs.get(job_id))
+
+    def failures(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What failed in a job."""
+        return map(_document, self._jobs.failures(job_id))
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """A new job of what failed in one."""
+        return _document(self._jobs.retry(job_id))
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job; it as it is then."""
+        return _document(self._jobs.cancel(job_id))
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    return answer.model_dump(mode="json", exclude_unset=True)
 
 
 def _result(result: Result) -> SearchResult:

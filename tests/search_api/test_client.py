@@ -68,7 +68,9 @@ def test_what_is_uploaded_can_be_found_changed_and_removed(client: Crosslens, tm
 
 
 def test_every_way_to_search(client: Crosslens, tmp_path: Path) -> None:
-    client.upload(*(File(picture(colour), id=colour, payload={"n": number}) for number, colour in enumerate(COLOURS)))
+    client.upload(
+        *(File(picture(colour), id=colour, payload={"rating": number}) for number, colour in enumerate(COLOURS))
+    )
     (tmp_path / "blue.png").write_bytes(picture("blue", mark=5))
 
     def first(*args: Any, **options: Any) -> str:
@@ -81,8 +83,8 @@ def test_every_way_to_search(client: Crosslens, tmp_path: Path) -> None:
     assert first(item="red") != "red"
     assert first(vector=[0, 1, 0, 0.2, 0, 0, 0, 0]) == "green"
     assert first("red", query=[{"text": "blue"}]) == "purple"
-    assert first("red", filter={"must": [{"key": "n", "range": {"gte": 2}}]}) != "red"
-    assert first("red", filter="n>=2") != "red"
+    assert first("red", filter={"must": [{"key": "rating", "range": {"gte": 2}}]}) != "red"
+    assert first("red", filter="rating>=2") != "red"
     explained = client.search("red", explain=True, group_by=None).results[0]
     assert explained.explain is not None
     many = client.search_many([{"text": colour, "limit": 1} for colour in COLOURS])
@@ -298,4 +300,37 @@ def test_the_command_line_asks_a_server(client: Crosslens, served: Served, tmp_p
     assert refused.returncode == 2
     assert json.loads(refused.stdout)["error"]["code"] == "key_invalid"
     assert search("blue", "--sheet", "a.html").returncode == 2
+    assert not (tmp_path / "crosslens-data").exists()
+
+
+def test_jobs_are_asked_of_a_server(client: Crosslens, served: Served, tmp_path: Path) -> None:
+    """The same words and documents as of the queue: `Job.as_dict` is what the server sends."""
+
+    def jobs(*words: str, key: str = served.key) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CROSSLENS_")}
+        return subprocess.run(
+            [*CLI, "jobs", *words, "--url", served.url, "--key", key],
+            env=kept, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    over = client.ingest(served.photos).wait(timeout=60)
+    listed = json.loads(jobs("list", "--json", "--limit", "1").stdout)["jobs"]
+    assert [each["job"] for each in listed] == [over.job]
+    assert listed[0].keys() == over.model_dump().keys()
+    assert over.job in jobs("list").stdout
+    shown = jobs("show", over.job)
+    assert shown.returncode == 1, "something failed in it"
+    assert f"{over.job}: done, {over.indexed} indexed" in shown.stdout
+    assert f"crosslens jobs failures {over.job}" in shown.stderr
+    assert "[not_an_image]" in jobs("failures", over.job).stdout
+    found = json.loads(jobs("failures", over.job, "--json").stdout)
+    assert (found["failed"], found["failures"][0]["code"]) == (1, "not_an_image")
+    again = json.loads(jobs("retry", over.job, "--json").stdout)
+    assert again["job"] != over.job
+    watched = json.loads(jobs("watch", again["job"], "--json").stdout)
+    assert (watched["job"], watched["state"]) == (again["job"], "done")
+    assert json.loads(jobs("cancel", over.job, "--json").stdout)["state"] == "done", "what is over stays as it is"
+    missing = jobs("show", "nothing", "--json")
+    assert (missing.returncode, json.loads(missing.stdout)["error"]["code"]) == (2, "job_not_found")
+    assert json.loads(jobs("list", "--json", key="wrong").stdout)["error"]["code"] == "key_invalid"
     assert not (tmp_path / "crosslens-data").exists()

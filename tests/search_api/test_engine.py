@@ -1,12 +1,14 @@
 """The engine on a real index: what is asked is found, mixtures mean something, the wrong model is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from indexer.errors import InvalidRequest, InvalidVector, ItemNotFound, MediaError, ModelMismatch
+from indexer.errors import FetchFailed, InvalidRequest, InvalidVector, ItemNotFound, MediaError, ModelMismatch
 from indexer.items import Kind
 from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder
@@ -26,7 +28,7 @@ def collection(settings: Settings, encoder: Encoder, tmp_path: Path) -> Iterator
     for colour in COLOURS:
         (folder / f"{colour}.png").write_bytes(picture(colour))
     (tmp_path / "captions.jsonl").write_text(
-        '{"text": "all is red", "id": "red-words", "payload": {"tag": "warm"}}\n{"text": "a blue photo"}\n'
+        '{"text": "all is red", "id": "red-words", "payload": {"tags": "warm"}}\n{"text": "a blue photo"}\n'
     )
     with open_store(settings) as store:
         made = store.create("media", encoder.name, encoder.fingerprint, encoder.dimension)
@@ -72,7 +74,7 @@ def test_an_item_finds_its_like_but_not_itself(engine: SearchEngine) -> None:
 
 
 def test_filters_and_vectors(engine: SearchEngine, encoder: Encoder) -> None:
-    warm = {"must": [{"key": "tag", "match": {"value": "warm"}}]}
+    warm = {"must": [{"key": "tags", "match": {"value": "warm"}}]}
     assert found(engine, {"text": "blue"}, filter=warm) == ["all is red"]
     vector = (3 * encoder.encode_texts(["green"]).vectors[0]).tolist()
     assert found(engine, {"vector": vector}, kind="image", limit=1) == ["green"]
@@ -80,11 +82,63 @@ def test_filters_and_vectors(engine: SearchEngine, encoder: Encoder) -> None:
         with pytest.raises(InvalidVector):
             found(engine, {"vector": wrong})
     with pytest.raises(InvalidRequest):
-        found(engine, {"text": "x"}, filter={"must": [{"key": "tag", "match": {"wrong": 1}}]})
+        found(engine, {"text": "x"}, filter={"must": [{"key": "tags", "match": {"wrong": 1}}]})
     with pytest.raises(InvalidRequest, match="cancel"):
         found(engine, {"text": "red"}, {"text": "red", "weight": -1})
     with pytest.raises(MediaError):
         found(engine, {"image": b"no picture"})
+
+
+def test_urls_of_all_searches_are_fetched_together_and_an_error_names_its_term(
+    collection: Collection, encoder: Encoder
+) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(urls: Sequence[str]) -> list[bytes | MediaError]:
+        asked.append(list(urls))
+        names = [url.rsplit("/", 1)[1] for url in urls]
+        broken = {"gone": FetchFailed("example.org answers 404."), "text": b"no picture"}
+        return [broken[name] if name in broken else picture(name) for name in names]
+
+    engine = SearchEngine(encoder, collection, max_pixels=10**6, fetch=fetch)
+    requests = [
+        SearchRequest.parse({"query": [{"text": "red"}, {"image": f"https://example.org/{colour}"}], "kind": "image"})
+        for colour in ("green", "blue")
+    ]
+    answers = engine.search_many(requests)
+    assert asked == [["https://example.org/green", "https://example.org/blue"]]
+    assert [Path(answer.results[0].source).stem for answer in answers] == ["yellow", "purple"]
+
+    for name, url, error in (("gone", "gone", FetchFailed), ("text", "text", MediaError)):
+        with pytest.raises(error) as caught:
+            found(
+                engine,
+                {"image": picture("red")},
+                {"image": "https://example.org/red"},
+                {"image": f"https://e.org/{url}"},
+            )
+        assert caught.value.message.startswith("query.2: "), name
+        assert caught.value.details["field"] == "query.2"
+    with pytest.raises(FetchFailed, match=r"searches\.1\.query\.0: "):
+        engine.search_many([requests[0], SearchRequest.parse({"query": [{"image": "https://e.org/gone"}]})])
+    with pytest.raises(InvalidRequest, match="not fetched here"):
+        found(SearchEngine(encoder, collection, max_pixels=10**6), {"image": "https://e.org/red"})
+
+
+def test_a_language_that_the_model_was_not_made_for_is_said(collection: Collection, encoder: Encoder) -> None:
+    def warnings(languages: Any, *texts: str) -> list[str]:
+        engine = SearchEngine(encoder, collection, max_pixels=10**6)
+        manifest = encoder.manifest.model_copy(update={"languages": languages})
+        with mock.patch.object(type(encoder), "manifest", manifest):
+            return engine.search(SearchRequest.parse({"query": [{"text": text} for text in texts]})).warnings
+
+    german = "ein roter Hund läuft am Strand"
+    for known in (None, "any", ("en", "de")):
+        assert warnings(known, german) == []
+    assert warnings(("en",), "a red dog runs along the beach") == []
+    (warning,) = warnings(("en",), german, "red", german)
+    assert warning.startswith(f"The text '{german}' looks like German; the model 'colours' was made for English: ")
+    assert "crosslens models list" in warning
 
 
 def test_relevance_and_warnings(engine: SearchEngine) -> None:

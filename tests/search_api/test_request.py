@@ -93,7 +93,7 @@ def test_a_filter_is_checked_with_its_field_named(body: dict[str, Any], field: s
 
 
 def test_a_kind_narrows_a_filter_and_leaves_it_whole() -> None:
-    among = parse_filter({"should": [{"key": "tag", "match": {"value": "a"}}]}, {})
+    among = parse_filter({"should": [{"key": "tag", "match": {"value": "a"}}]}, {"tag": "keyword"})
     narrowed = of_kind(Kind.TEXT, among).model_dump(exclude_none=True)
     assert narrowed["must"][0] == {"key": "crosslens.kind", "match": {"value": "text"}}
     assert narrowed["must"][1] == {"should": [{"key": "tag", "match": {"value": "a"}}]}

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indexer.errors import CrosslensError, FetchFailed, FetchTimeout, UrlRefused, UsageError
+from indexer.errors import CrosslensError, FetchFailed, FetchTimeout, MediaError, UrlRefused, UsageError
 from indexer.media.addresses import AllowList, Target, is_public, read_address
 from indexer.media.decode import decode
 from indexer.media.fetch import Fetched, Fetcher, Resolver
@@ -958,3 +958,57 @@ def test_public_is_never_ours(address: object) -> None:
     read = read_address(str(address))
     assert read is not None
     assert not (is_public(read) and is_ours(str(read)))
+
+
+# Several at once
+
+
+def fetch_all(urls: list[str], **options: object) -> list[Fetched | MediaError]:
+    with Fetcher(**{"max_bytes": MAX_BYTES, "deadline": 10.0, **options}) as fetcher:  # type: ignore[arg-type]
+        return fetcher.fetch_all(urls)
+
+
+def codes(outcomes: list[Fetched | MediaError]) -> list[str]:
+    return [each.code if isinstance(each, MediaError) else each.media_type for each in outcomes]
+
+
+def test_several_urls_each_give_content_or_an_error_in_their_order(site: Site) -> None:
+    good, gone = site.serve(ok(GIF)), site.url + "/gone"
+    refused = "http://127.0.0.1:1/"
+    outcomes = fetch_all([good, gone, refused, "no url", good], allow=[site.host])
+    assert codes(outcomes) == ["image/gif", "fetch_failed", "url_refused", "url_refused", "image/gif"]
+    assert [head.split()[1] for head in site.heads].count("/a.gif") == 1, "the same URL is fetched once"
+    assert fetch_all([]) == []
+
+
+def test_several_urls_are_fetched_at_once(site: Site) -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    def meet(connection: socket.socket) -> None:
+        together.wait()
+        ok(GIF)(connection)
+
+    urls = [site.serve(meet, f"/{number}.gif") for number in range(4)]
+    assert codes(fetch_all(urls, allow=[site.host], per_host=4)) == ["image/gif"] * 4
+
+
+def test_several_urls_share_one_deadline(site: Site) -> None:
+    """Two at a time go to one host; with a deadline each, all twelve would be asked for."""
+    urls = [site.serve(silence, f"/{number}.gif") for number in range(12)]
+    assert codes(fetch_all(urls, allow=[site.host], deadline=0.5)) == ["fetch_timeout"] * 12
+    assert len(site.heads) == 2
+
+
+def test_several_urls_share_one_cap(site: Site) -> None:
+    body = GIF + bytes(MAX_BYTES // 2)
+    urls = [site.serve(ok(body), f"/{number}.gif") for number in range(3)]
+    outcomes = fetch_all(urls, allow=[site.host])
+    assert sorted(codes(outcomes)) == ["image/gif", "too_large", "too_large"]
+    assert codes(fetch_all(urls, allow=[site.host], max_bytes=4 * MAX_BYTES)) == ["image/gif"] * 3
+    undeclared = raw(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+    streamed = [site.serve(undeclared, f"/s{number}.gif") for number in range(3)]
+    assert codes(fetch_all(streamed, allow=[site.host])).count("too_large") >= 2
+    with Fetcher(max_bytes=MAX_BYTES, allow=[site.host]) as fetcher:
+        assert [fetcher.fetch(url).media_type for url in urls] == ["image/gif"] * 3, (
+            "one after another each has its own"
+        )

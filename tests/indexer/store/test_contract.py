@@ -318,6 +318,51 @@ def test_aliases_are_the_same(ours: QdrantClient, reference: QdrantClient) -> No
     assert answers[0].count("refused") == 3
 
 
+def test_metadata_is_merged_as_a_server_does(ours: QdrantClient, reference: QdrantClient) -> None:
+    """PATCH /collections/NAME: members that are named are set, those that are null go; all else stays as it was."""
+    name = "patched"
+    answers = []
+    for client in (ours, reference):
+        client.delete_collection(name)
+        vectors = models.VectorParams(size=4, distance=models.Distance.COSINE)
+        client.create_collection(name, vectors_config=vectors, metadata={"model": "m", "kept": {"a": 1}, "gone": 1})
+        client.upsert(name, [models.PointStruct(id=IDS[0], vector=[1, 0, 0, 0], payload={"tag": "x"})])
+        seen: list[Any] = []
+        for change in (
+            {"model": "n", "new": ["b", None, {"c": None}]},
+            {"kept": {"d": 2}},
+            {"gone": None, "never": None},
+            {},
+            {"unicode é": "ü", "deep": {"x": {"y": []}}},
+        ):
+            seen.append(client.update_collection(name, metadata=change))
+            seen.append(client.get_collection(name).config.metadata)
+        seen.append(plain(client.retrieve(name, IDS[:1])))
+        client.delete_collection(name)
+        try:
+            client.update_collection(name, metadata={"x": 1})
+        except (UnexpectedResponse, ValueError):
+            seen.append("refused")
+        answers.append(seen)
+    assert answers[0] == answers[1]
+    assert answers[0][-1] == "refused"
+    assert answers[0][-3]["kept"] == {"d": 2}, "a member is set as a whole"
+
+
+def test_metadata_is_changed_beside_indexes_and_by_an_alias(ours: QdrantClient) -> None:
+    before = ours.get_collection(NAME)
+    ours.update_collection_aliases([CREATE(create_alias=models.CreateAlias(collection_name=NAME, alias_name="also"))])
+    try:
+        assert ours.update_collection("also", metadata={"by": "alias"})
+        after = ours.get_collection(NAME)
+        assert after.config.metadata == {**(before.config.metadata or {}), "by": "alias"}
+        assert (after.points_count, after.payload_schema) == (before.points_count, before.payload_schema)
+    finally:
+        ours.update_collection(NAME, metadata={"by": None})
+        ours.update_collection_aliases([DELETE(delete_alias=models.DeleteAlias(alias_name="also"))])
+    assert ours.get_collection(NAME).config.metadata == before.config.metadata
+
+
 def test_what_is_wrong_is_refused_by_status(ours: QdrantClient) -> None:
     with pytest.raises(UnexpectedResponse) as missing:
         ours.count("nope")
