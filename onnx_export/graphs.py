@@ -57,12 +57,12 @@ def convert(source: Path, target: Path, precision: Precision) -> None:
         case "fp32":
             raise ValueError("The graph is in fp32 already.")
         case "fp16":
-            with _quietly():
+            with quietly():
                 model = float16.convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=large)
             _save(model, target, external=large)
         case "int8":
             del model.graph.value_info[:]  # shapes that the tracer noted hold the quantizer up
-            with _quietly():
+            with quietly():
                 # Seven bits for weights: on processors without VNNI, products of eight saturate and answers differ.
                 quantize_dynamic(
                     model,
@@ -88,7 +88,7 @@ def _save(model: onnx.ModelProto, path: Path, *, external: bool) -> None:
 
 def _export(module: torch.nn.Module, inputs: dict[str, torch.Tensor], axes: list[dict[int, str]], path: Path) -> None:
     shapes = tuple(dict.fromkeys(each, torch.export.Dim.DYNAMIC) for each in axes)
-    with _quietly(), torch.inference_mode():
+    with quietly(), torch.inference_mode():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -104,7 +104,7 @@ def _export(module: torch.nn.Module, inputs: dict[str, torch.Tensor], axes: list
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the tracer's and the quantizer's chatter; their errors are raised as ever."""
     root = logging.getLogger()
     level = root.level

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from indexer.classify.classifier import Classifier, LabelCache
 from indexer.classify.labels import Labels, LabelSet, SetName, Template, parse_label_set
 from indexer.classify.stored import delete_label_set, label_set, label_sets, put_label_set
-from indexer.errors import InvalidRequest, ItemNotFound, TextsOnly
+from indexer.errors import InvalidRequest, ItemNotFound, MediaError, TextsOnly
 from indexer.flow import batched
 from indexer.items import Modality, check_collection_name, from_payload, point_id
 from search_api.bodies import form_files, form_json, is_form, json_body
+from search_api.composing import naming
 from search_api.request import WHOLE, Term, invalid_request
 from search_api.services import services
+from search_api.views import seen
 from workers.classifying import LABELS_OF
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def classify(name: str) -> Response:
     classified.
     """
     started = time.perf_counter()
-    collection = services().collection(check_collection_name(name))
+    collection = seen(name)
     request = _from_form() if is_form() else _parsed(json_body())
     encoder = services().encoders.of(collection)
     classifier = _classifier(collection, request.label_set(collection))
@@ -221,9 +223,9 @@ def _embedded(
             modalities[row] = "text"
             if cut:
                 warnings.append(f"The text of items.{row} is longer than the model reads: its end was cut off.")
-    images = [row for row, item in enumerate(items) if item.image is not None]
-    for some in batched(images, _DECODED_AT_ONCE):
-        vectors[some] = _of_images([items[row].image or b"" for row in some], encoder)
+    contents = _contents({row: image for row, item in enumerate(items) if (image := item.image) is not None})
+    for some in batched(contents, _DECODED_AT_ONCE):
+        vectors[some] = _of_images({row: contents[row] for row in some}, encoder)
     if stored := {row: point_id(collection.name, item.item) for row, item in enumerate(items) if item.item is not None}:
         points = collection.points(list(set(stored.values())))
         for row, item_id in stored.items():
@@ -234,13 +236,25 @@ def _embedded(
     return vectors, modalities, warnings
 
 
-def _of_images(images: list[bytes | str], encoder: QueryEncoder) -> NDArray[np.float32]:
+def _contents(images: dict[int, bytes | str]) -> dict[int, bytes | MediaError]:
+    """The images' bytes by the places of their items; those of URLs are fetched together."""
+    urls = {row: image for row, image in images.items() if isinstance(image, str)}
+    fetched = dict(zip(urls, services().fetch_all(list(urls.values())), strict=True)) if urls else {}
+    return {row: image if isinstance(image, bytes) else fetched[row] for row, image in images.items()}
+
+
+def _of_images(contents: dict[int, bytes | MediaError], encoder: QueryEncoder) -> NDArray[np.float32]:
     from indexer.media.decode import decode  # noqa: PLC0415  classifying texts never loads an image library
     from indexer.models.preprocess import decode_target  # noqa: PLC0415
 
     if encoder.manifest.pixels is None:
         raise TextsOnly(f"{encoder.manifest.name!r} embeds texts only.")
     target = decode_target(encoder.pixels)
-    contents = [services().fetch(image) if isinstance(image, str) else image for image in images]
     most = services().settings.max_pixels
-    return encoder.encode_images([decode(content, target=target, max_pixels=most) for content in contents])
+    decoded = []
+    for row, content in contents.items():
+        with naming(f"items.{row}"):
+            if isinstance(content, MediaError):
+                raise content
+            decoded.append(decode(content, target=target, max_pixels=most))
+    return encoder.encode_images(decoded)

@@ -1,15 +1,25 @@
-"""`/v1/collections`: make, see and remove collections."""
+"""`/v1/collections`: make, see and remove collections, and declare the fields of their items."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.errors import CollectionNotFound
 from indexer.items import check_collection_name
+from indexer.moderation.visible import visible
+from indexer.store.fields import DEFAULTS, MOST, MOST_CHARACTERS, FieldType, schemas
 from search_api.bodies import json_body, validated
-from search_api.services import services
+from search_api.request import Text
+from search_api.services import Services, services
+from search_api.views import as_moderator, seen
+
+if TYPE_CHECKING:
+    from indexer.store.collection import Collection
 
 blueprint = Blueprint("collections", __name__, url_prefix="/v1/collections")
 
@@ -20,29 +30,37 @@ class NewCollection(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")] | None = None
-    """An installed bundle, by name; the server's default when unset."""
+    """An installed bundle, by name. Unset: the server's default for a new collection, any for one that is there."""
+    fields: Annotated[
+        dict[Annotated[Text, Field(min_length=1, max_length=MOST_CHARACTERS)], FieldType], Field(max_length=MOST)
+    ] = {}
+    """Fields of the items' payload to declare, with their types; those that are declared as such already stay."""
 
 
 @blueprint.get("")
 def list_collections() -> Response:
     """Every collection, by name."""
-    collections = services().store.list()
-    return jsonify({"collections": [_described(collection) for collection in collections]})
+    as_seen = (lambda collection: collection) if as_moderator() else visible
+    return jsonify({"collections": [described(as_seen(collection)) for collection in services().store.list()]})
 
 
 @blueprint.get("/<name>")
 def get_collection(name: str) -> Response:
-    """One collection: its model and how many items it holds."""
-    return jsonify(_described(services().collection(check_collection_name(name))))
+    """One collection: its model, how many items it holds, and its declared fields."""
+    return jsonify(described(seen(name)))
 
 
 @blueprint.put("/<name>")
 def put_collection(name: str) -> tuple[Response, int]:
-    """Make a collection: 201. The same again is no change: 200; with another model it is refused: 409."""
+    """Make a collection: 201. The same again is no change: 200; with another model it is refused: 409.
+
+    `fields` are declared, in a collection that is there, too: filters in Qdrant's language, facets and orders need
+    that. Where there are items already, each new field costs a pass over all of them.
+    """
     check_collection_name(name)
     body = validated(NewCollection, json_body(default={}))
-    collection, made = services().create(name, body.model)
-    return jsonify(_described(collection)), 201 if made else 200
+    collection, made = ready(services(), name, body.model, body.fields)
+    return jsonify(described(visible(collection))), 201 if made else 200
 
 
 @blueprint.delete("/<name>")
@@ -52,11 +70,38 @@ def delete_collection(name: str) -> tuple[str, int]:
     return "", 204
 
 
-def _described(collection: Any) -> dict[str, Any]:
+def ready(parts: Services, name: str, model: str | None, fields: Mapping[str, FieldType]) -> tuple[Collection, bool]:
+    """The collection with its fields declared, and whether it was made just now.
+
+    Without a word of its model, one that is there will do, whatever its model.
+
+    Raises:
+        BundleNotFound, ModelMismatch: as `Services.create`.
+        InvalidRequest: as `Store.declare`; nothing was made then.
+    """
+    schemas(fields, DEFAULTS)  # what a new one would have
+    collection, made = _found(parts, name) if model is None else None, False
+    if collection is None:
+        collection, made = parts.create(name, model)
+    if fields:
+        collection = parts.store.declare(collection.name, fields)
+        parts.forget_engines(name)
+    return collection, made
+
+
+def _found(parts: Services, name: str) -> Collection | None:
+    with suppress(CollectionNotFound):
+        return parts.collection(name)
+    return None
+
+
+def described(collection: Collection) -> dict[str, Any]:
+    """A collection as answers have it."""
     return {
         "name": collection.name,
         "model": collection.model,
         "fingerprint": collection.fingerprint,
         "dimension": collection.dimension,
         "count": collection.count(),
+        "fields": collection.fields,
     }

@@ -147,7 +147,7 @@ def embed(
             texts += phrased
             found.modalities[place], found.foreign[place] = "text", _foreign(term.text, encoder.manifest)
         elif term.image is not None:
-            with _naming(names[place] if names else "query"):
+            with naming(names[place] if names else "query"):
                 if isinstance(image := images[place], MediaError):
                     raise image
                 found.vectors[place], found.modalities[place] = read_image(image), "image"
@@ -191,9 +191,10 @@ def compose(embedded: Embedded, toward: Modality, background: Background) -> Com
             if (spread := background.spread(centred, toward)) is not None:
                 factor, offset = term.weight / spread.deviation, spread.mean
         weighed.append(Weighed(_label(term), modality, vector, centred, factor, offset, term.weight))
-    total: Vector = np.sum([each.factor * each.vector for each in weighed], axis=0)
+    largest = max(abs(each.factor) for each in weighed)  # by which weights that float32 has not become some that it has
+    total: Vector = np.sum([each.factor / largest * each.vector for each in weighed], axis=0)
     length = float(np.linalg.norm(total))
-    if length < 1e-6 * max(abs(each.factor) for each in weighed):
+    if length < 1e-6:
         raise InvalidRequest(
             "query: the terms cancel each other out.", remedy="Change a weight, or leave a term out.", field="query"
         )
@@ -211,7 +212,7 @@ def _images(terms: Sequence[Term], fetch: Fetch | None) -> dict[int, bytes | Med
 
 
 @contextmanager
-def _naming(term: str) -> Iterator[None]:
+def naming(term: str) -> Iterator[None]:
     """Have errors of an image say of which term it is."""
     try:
         yield

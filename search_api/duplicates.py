@@ -20,11 +20,11 @@ from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from indexer.errors import CrosslensError, InvalidRequest, TooBusy
-from indexer.items import check_collection_name
 from search_api.bodies import json_body, validated
 from search_api.filters import no_texts
 from search_api.request import WHOLE, Id
 from search_api.services import services
+from search_api.views import seen
 
 if TYPE_CHECKING:
     from indexer.duplicates import By, Entry
@@ -69,6 +69,8 @@ class Search:
     def folder(self, collection: Collection, request: DuplicatesRequest) -> Path:
         """Where a search keeps what it found; another one for a collection that was made anew."""
         about = f"{collection.name} {collection.metadata['created']} {request.by} {request.threshold}"
+        if collection.within is not None:
+            about += " of what may be shown"
         return self._home / hashlib.sha256(about.encode()).hexdigest()[:32]
 
     def over(self, folder: Path) -> bool:
@@ -128,7 +130,7 @@ def duplicates(name: str) -> tuple[Response, int]:
         raise InvalidRequest("threshold: the same bytes have none.", field="threshold")
     if request.by == "alike" and request.threshold is not None and request.threshold > 1:
         raise InvalidRequest("threshold: a cosine is at most 1.", field="threshold")
-    collection = services().collection(check_collection_name(name))
+    collection = seen(name)
     search = services().duplicates
     folder = search.folder(collection, request)
     if request.fresh or not search.over(folder):
@@ -146,14 +148,14 @@ def _page(collection: Collection, request: DuplicatesRequest, folder: Path) -> d
     found = Duplicates(folder)
     groups = list(islice(found.groups(after=request.after), request.limit + 1))
     page = groups[: request.limit]
-    ids = [each for group in page for each in (group.representative, *(member for member, _ in group.members))]
-    stored = collection.get_many(ids)
+    listed = [[(group.representative, 0.0), *group.members] for group in page]
+    stored = collection.get_many([item_id for members in listed for item_id, _ in members])
+    # What was removed since is left out, and what may not be shown any more; so are groups of which one is left.
+    there = [[(stored[item_id], distance) for item_id, distance in members if item_id in stored] for members in listed]
 
-    def told(item_id: str) -> dict[str, Any]:
-        item = stored.get(item_id)
-        return {"id": item_id} if item is None else {
-            "id": item.record.name or item_id, "source": item.record.locations[0].source, "payload": item.payload,
-        }  # fmt: skip
+    def told(item: Stored) -> dict[str, Any]:
+        record = item.record
+        return {"id": record.name or item.id, "source": record.locations[0].source, "payload": item.payload}
 
     return {
         "state": "done",
@@ -165,10 +167,11 @@ def _page(collection: Collection, request: DuplicatesRequest, folder: Path) -> d
         "groups_count": found.groups_count,
         "groups": [
             {
-                **told(group.representative),
-                "members": [{**told(member), "distance": round(distance, 6)} for member, distance in group.members],
+                **told(members[0][0]),
+                "members": [{**told(member), "distance": round(distance, 6)} for member, distance in members[1:]],
             }
-            for group in page
+            for members in there
+            if len(members) > 1
         ],
         "next": page[-1].representative if len(groups) > request.limit else None,
     }

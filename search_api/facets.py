@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexer.items import Kind, check_collection_name
+from indexer.items import Kind
 from search_api.bodies import json_body, validated
 from search_api.filters import of_kind, once_a_file, parse_filter
 from search_api.request import FILE, WHOLE, FieldName, Text
-from search_api.services import services
 from search_api.short_filters import OWN_FIELDS
+from search_api.views import seen
 
 blueprint = Blueprint("facets", __name__, url_prefix="/v1/collections/<name>/facets")
 
@@ -39,7 +39,7 @@ class FacetRequest(BaseModel):
 def facets(name: str) -> Response:
     """Count the values of fields, exactly."""
     request = validated(FacetRequest, json_body())
-    collection = services().collection(check_collection_name(name))
+    collection = seen(name)
     among = parse_filter(request.filter, collection.fields)
     if request.kind is not None:
         among = of_kind(request.kind, among)

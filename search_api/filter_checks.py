@@ -10,6 +10,7 @@ for them, and for `values_count`. `has_id` is about no field.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -164,8 +165,9 @@ def _type_of(key: str, types: Mapping[str, str], where: str) -> str:
     remedy = "Name one of those."
     if not key.startswith(RECORD_KEY):
         remedy = (
-            "Name one of those; or declare this one with its type, in Python: "
-            f'Store.declare(COLLECTION, {{"{key[:60]}": "keyword"}}). '
+            "Name one of those; or declare this one with its type: "
+            f"`crosslens collections declare COLLECTION {key[:60]}=keyword`, or over HTTP "
+            f"PUT /v1/collections/COLLECTION with {json.dumps({'fields': {key[:60]: 'keyword'}}, ensure_ascii=False)}. "
             "In the short form (tag:beach) the embedded index searches others, too."
         )
     raise InvalidRequest(

@@ -9,13 +9,17 @@ from typing import Annotated, Any, Self
 from flask import Blueprint, Response, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from indexer.errors import InvalidRequest, ItemNotFound, NotAnImage, ReservedPayloadKey
+from indexer.errors import InvalidRequest, ItemNotFound, NotAnImage, OriginalWithheld, ReservedPayloadKey
 from indexer.items import RECORD_KEY, Kind, Record, check_collection_name, point_id
 from indexer.media.formats import PILLOW_FORMATS, SEQUENCE_TYPES
+from indexer.media.thumbnails import blur
+from indexer.moderation.stored import is_moderated
+from indexer.moderation.visible import is_blurred, is_shown
 from indexer.uploads import Upload
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
 from search_api.request import Text
 from search_api.services import services
+from search_api.views import as_moderator, seen
 
 blueprint = Blueprint("items", __name__, url_prefix="/v1/collections/<name>/items")
 
@@ -118,6 +122,7 @@ def media(name: str, item: str) -> Response:
     Pictures and videos are shown in place, anything else is saved as a file.
     """
     record, _, item_id = _found(name, item)
+    _check_original(name, item_id, record)
     if record.kind is Kind.TEXT:
         return _media((record.text or "").encode(), "text/plain; charset=utf-8", record, item_id)
     known = record.media_type in PILLOW_FORMATS or record.media_type in SEQUENCE_TYPES
@@ -155,15 +160,33 @@ def thumbnail(name: str, item: str) -> Response:
     record, _, item_id = _found(name, item)
     if record.kind is Kind.TEXT:
         raise NotAnImage(f"The item {item!r} is a text.", remedy="Its text is in the item itself.")
+    webp = services().thumbnails.get(record, int(size))
+    blurred = is_blurred(record) and not as_moderator()
     response = send_file(
-        io.BytesIO(services().thumbnails.get(record, int(size))),
+        io.BytesIO(blur(webp) if blurred else webp),
         mimetype="image/webp",
-        etag=f"{record.sha256}-{size}",
+        etag=f"{record.sha256}-{size}{'-blurred' if blurred else ''}",
         conditional=True,
         download_name=f"{item_id}.webp",
     )
     response.headers["Cache-Control"] = "private, no-cache"
     return response
+
+
+def _check_original(name: str, item_id: str, record: Record) -> None:
+    """See that an original may be given out: of a file with frames or pages, all of them count.
+
+    Raises:
+        OriginalWithheld: it, or a part of it, is shown blurred or not at all.
+    """
+    if as_moderator():
+        return
+    collection = services().collection(name)
+    parts = [record]
+    if record.parent is not None and is_moderated(collection):
+        parts = [part.record for part in collection.parts(record.parent)]
+    if any(is_blurred(part) or not is_shown(part, collection) for part in parts):
+        raise OriginalWithheld(f"The original of {item_id} is withheld by this collection's policy.")
 
 
 def _uploads() -> list[Upload]:
@@ -193,7 +216,7 @@ def _upload(item: NewItem, files: dict[str, bytes]) -> Upload:
 
 
 def _found(name: str, item: str) -> tuple[Record, Payload, str]:
-    collection = services().collection(check_collection_name(name))
+    collection = seen(name)
     item_id = point_id(collection.name, item)
     stored = collection.get(item_id)
     if stored is None:
@@ -202,5 +225,6 @@ def _found(name: str, item: str) -> tuple[Record, Payload, str]:
 
 
 def _described(item_id: str, record: Record, payload: Payload) -> dict[str, Any]:
-    known = record.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    private = set() if as_moderator() else {"verdict", "scores"}
+    known = record.model_dump(mode="json", exclude={"name", *private}, exclude_none=True)
     return {"id": record.name or item_id, **known, "payload": payload}

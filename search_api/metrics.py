@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from indexer.errors import CrosslensError
+from indexer.moderation.visible import visible
 from indexer.stages import Histogram as Measured
 from indexer.stages import Stage
 from search_api.services import Services
@@ -77,7 +78,7 @@ class _Encoders(Collector):
 
 
 class _Index(Collector):
-    """How many items each collection holds."""
+    """How many items each collection shows."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -87,7 +88,7 @@ class _Index(Collector):
         family = GaugeMetricFamily("crosslens_items", "Items in a collection.", labels=("collection",))
         with suppress(CrosslensError):
             for collection in self._services.store.list():
-                family.add_metric((collection.name,), collection.count())
+                family.add_metric((collection.name,), visible(collection).count())
         yield family
 
 

@@ -13,6 +13,7 @@ from indexer.items import check_collection_name
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
 from search_api.request import MAX_SEARCHES, SearchRequest
 from search_api.services import services
+from search_api.views import as_moderator
 
 
 class Searches(BaseModel):
@@ -33,7 +34,7 @@ def search(name: str) -> Response:
     As JSON, images are base64 or data URLs. As a multipart form, the part `request` holds the JSON and its image terms
     name the other parts; a form with files and no `request` asks for what is like all of those images.
     """
-    engine = services().engine(check_collection_name(name))
+    engine = services().engine(check_collection_name(name), everything=as_moderator())
     answer = engine.search(_from_form() if is_form() else SearchRequest.parse(json_body()))
     g.stages = answer.stages
     tracing.record_stages(answer.stages)
@@ -46,7 +47,7 @@ def search_batch(name: str) -> Response:
 
     One that is wrong refuses all.
     """
-    engine = services().engine(check_collection_name(name))
+    engine = services().engine(check_collection_name(name), everything=as_moderator())
     requests = validated(Searches, json_body()).searches
     answers = engine.search_many(requests)
     # They share every stage but the last, which each has for itself.

@@ -16,6 +16,7 @@ from flask import current_app
 from indexer.errors import CollectionNotFound, MediaError, ModelError, VectorIndexError
 from indexer.flow import batched
 from indexer.items import Kind
+from indexer.moderation.visible import visible
 from indexer.settings import Settings
 from search_api.encoders import Encoders
 from search_api.engine import SearchEngine
@@ -49,7 +50,8 @@ class Services:
         self._open = ExitStack()
         self._store: Store | None = None
         self.encoders = Encoders(settings)
-        self._engines: dict[str, tuple[float, SearchEngine]] = {}
+        self._engines: dict[tuple[str, bool], tuple[float, SearchEngine]] = {}
+        """By name, and whether it finds everything."""
 
     @property
     def store(self) -> Store:
@@ -155,13 +157,18 @@ class Services:
         except CollectionNotFound:
             return self.create(name)[0]
 
-    def engine(self, name: str) -> SearchEngine:
-        """The search engine of a collection, its metadata not older than `ENGINE_SECONDS`."""
+    def engine(self, name: str, *, everything: bool = False) -> SearchEngine:
+        """The search engine of a collection, its metadata not older than `ENGINE_SECONDS`.
+
+        It finds what may be shown, or `everything`.
+        """
         now = time.monotonic()
         with self._lock:
-            until, engine = self._engines.get(name, (0.0, None))
+            until, engine = self._engines.get((name, everything), (0.0, None))
             if engine is None or until < now:
                 collection = self.collection(name)
+                if not everything:
+                    collection = visible(collection)
                 before = engine.background if engine is not None and engine.is_of(collection) else None
                 engine = SearchEngine(
                     self.encoders.of(collection),
@@ -171,8 +178,14 @@ class Services:
                     fetch=self.fetch_all,
                     background=before,
                 )
-                self._engines[name] = (now + ENGINE_SECONDS, engine)
+                self._engines[name, everything] = (now + ENGINE_SECONDS, engine)
             return engine
+
+    def forget_engines(self, name: str) -> None:
+        """Make a collection's engines anew: it was removed, or what it shows has changed."""
+        with self._lock:
+            for everything in (False, True):
+                self._engines.pop((name, everything), None)
 
     @cached_property
     def duplicates(self) -> duplicates.Search:
@@ -246,7 +259,7 @@ class Services:
                 noted.writelines(f"{sha256}\n" for sha256 in hashes)
             with self._lock:
                 self.store.delete(name)
-                self._engines.pop(name, None)
+            self.forget_engines(name)
             noted.seek(0)
             for some in batched(noted, _DISCARD_BATCH):
                 self._discard({line.strip() for line in some})

@@ -42,7 +42,9 @@ def test_the_examples_do_what_the_guide_says(served: Served, tmp_path: Path) -> 
     shell = [text for language, text in BLOCKS if language == "sh"]
     answers = [run(["bash", "-euo", "pipefail", "-c", text], served, tmp_path) for text in shell]
     assert '"holidays"' in answers[0]
-    assert '"beach"' in answers[1]
-    assert '"results"' in answers[2]
+    assert '"weather"' in answers[1]
+    assert "people: integer" in answers[1]
+    assert '"beach"' in answers[2]
+    assert '"results"' in answers[3]
     assert (tmp_path / "small.webp").read_bytes()[8:12] == b"WEBP"
     assert '"state": "done"' in answers[-1]

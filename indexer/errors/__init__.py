@@ -50,9 +50,12 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      ├── ModerationError            what moderation refuses
      │    ├── PolicyInvalid         a policy with mistakes, each with its line
      │    ├── PolicyNotFound        no starting policy of that name
+     │    ├── OriginalWithheld      an original that the policy does not let out as it is
      │    ├── HashListInvalid       a list of hashes that does not parse
      │    ├── HashListNotFound      a policy names a hash list that is not here
-     │    └── ClassifierNotFound    a policy names an image classifier that is not here
+     │    ├── ClassifierNotFound    a policy names an image classifier that is not here
+     │    ├── ReviewConflict        somebody else decided on an item meanwhile
+     │    └── TrailEntryNotFound    no entry of that number in the audit trail
      ├── ApiError                   a server that was asked over HTTP answered with an error, under its code
      │    └── ServerUnreachable     it did not answer at all
      └── VectorIndexError                the index and its process
@@ -125,8 +128,11 @@ from indexer.errors.moderation import (
     HashListInvalid,
     HashListNotFound,
     ModerationError,
+    OriginalWithheld,
     PolicyInvalid,
     PolicyNotFound,
+    ReviewConflict,
+    TrailEntryNotFound,
 )
 from indexer.errors.remote import ApiError, ServerUnreachable
 from indexer.errors.usage import (
@@ -194,6 +200,7 @@ __all__ = [
     "ModerationError",
     "NoVideo",
     "NotAnImage",
+    "OriginalWithheld",
     "Overloaded",
     "ParityFailed",
     "PolicyInvalid",
@@ -202,6 +209,7 @@ __all__ = [
     "Quarantined",
     "RateLimited",
     "ReservedPayloadKey",
+    "ReviewConflict",
     "ServerTooOld",
     "ServerUnreachable",
     "SourceNotFound",
@@ -210,6 +218,7 @@ __all__ = [
     "TooBusy",
     "TooLarge",
     "TooManyPixels",
+    "TrailEntryNotFound",
     "Truncated",
     "UnknownRecipe",
     "Unreadable",

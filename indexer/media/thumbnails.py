@@ -30,6 +30,9 @@ _MAX_BYTES = 4 * 2**20
 _ROOM = 0.9
 """What is left of the cap after thumbnails were removed: so it is not to be done again at once."""
 
+_BLURRED_TO = 8
+"""Pixels of a blurred thumbnail's longest side, before it is made large again."""
+
 _log = structlog.get_logger("media")
 
 
@@ -127,6 +130,19 @@ def thumbnail(data: bytes, size: int, max_pixels: int) -> bytes:
         MediaError: the image cannot be decoded.
     """
     return _webp(decode(data, target=size, max_pixels=max_pixels).image, size)
+
+
+def blur(webp: bytes) -> bytes:
+    """A thumbnail of which no more than colours and rough shapes is left.
+
+    It is made tiny first: what a blur leaves of a large picture can be sharpened again to some degree, what eight
+    pixels leave cannot.
+    """
+    with Image.open(io.BytesIO(webp), formats=["WEBP"]) as image:
+        size = image.size
+        tiny = image.convert("RGB")
+        tiny.thumbnail((_BLURRED_TO, _BLURRED_TO), Image.Resampling.BOX)
+    return _webp(tiny.resize(size, Image.Resampling.BICUBIC), max(size))
 
 
 def _webp(image: Image.Image, size: int) -> bytes:

@@ -6,6 +6,7 @@ written down: there is nothing beside it that could differ. Any field may hold o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -33,6 +34,7 @@ OWN: Mapping[str, FieldType] = {
     f"{RECORD_KEY}.width": "integer",
     f"{RECORD_KEY}.height": "integer",
     f"{RECORD_KEY}.bytes": "integer",
+    f"{RECORD_KEY}.frames": "integer",
     f"{RECORD_KEY}.added_at": "datetime",
     ACTION_KEY: "keyword",
     BY_KEY: "keyword",
@@ -59,6 +61,11 @@ _SCHEMA: TypeAdapter[Any] = TypeAdapter(models.PayloadFieldSchema)
 
 MOST = 100
 """Declared fields of one collection: each costs time at every write."""
+MOST_CHARACTERS = 256
+"""Of a field's name."""
+PATH = r'([\w-]+|"[^"\x00-\x1f\x7f]+")(\[\d*\])*'
+"""A step in a field's path, as Qdrant reads them."""
+_FIELD = re.compile(rf"{PATH}(\.{PATH})*")
 
 
 def schema_document(schema: models.PayloadFieldSchema) -> Any:
@@ -76,18 +83,38 @@ def schema_of(document: Any) -> models.PayloadFieldSchema:
     return found
 
 
-def schemas(fields: Mapping[str, FieldType]) -> dict[str, models.PayloadFieldSchema]:
-    """The fields as payload indexes.
+def schemas(
+    fields: Mapping[str, FieldType], declared: Mapping[str, str] | None = None
+) -> dict[str, models.PayloadFieldSchema]:
+    """The fields as payload indexes, beside those of the caller's that are declared already.
 
     Raises:
-        InvalidRequest: a type is not known, or a field is not the caller's to declare.
+        InvalidRequest: a type is not known, a field is not the caller's to declare or is declared as another type, or
+            there are too many.
     """
+    declared = declared or {}
     for field, kind in fields.items():
         if kind not in get_args(FieldType):
             raise InvalidRequest(
                 f"The field {field!r} cannot be of type {kind!r}.",
                 remedy=f"Choose one of {', '.join(get_args(FieldType))}.",
             )
-        if not field or field.split(".")[0].split("[")[0] == RECORD_KEY:
+        if len(field) > MOST_CHARACTERS or not _FIELD.fullmatch(field):
+            raise InvalidRequest(
+                f"{field[:60]!r} is not a field that can be declared.",
+                remedy="Name it by letters, digits, _ and -; anything else in double quotes. "
+                "A dot leads inside an object, [] to what is in a list.",
+            )
+        if field.split(".")[0].split("[")[0].strip('"') == RECORD_KEY:
             raise InvalidRequest(f"{field!r} is not a field that can be declared.", remedy="Choose another name.")
+        if declared.get(field, kind) != kind:
+            raise InvalidRequest(
+                f"The field {field!r} is declared as {declared[field]} already.",
+                remedy="Use another field, or remove the payload index of this one first.",
+            )
+    if len({**declared, **fields}) > MOST:
+        raise InvalidRequest(
+            f"A collection can declare no more than {MOST} fields.",
+            remedy="Declare those alone that are filtered, counted or ordered by.",
+        )
     return {field: models.PayloadSchemaType(kind) for field, kind in fields.items()}

@@ -8,17 +8,17 @@ they are sent as they are. All other calls, and all calls to a Qdrant server, ar
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from weakref import WeakSet
 
 import httpx
 import pydantic_core
-import urllib3
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-_CONNECTIONS = 16
 
 
 class _Found(NamedTuple):
@@ -38,17 +38,11 @@ class _Answer(NamedTuple):
 
 
 class LeanClient(QdrantClient):
-    """A client of the embedded index process, by its address on loopback and its secret."""
+    """A client of the embedded index process, by its address on loopback and its secret. Thread-safe."""
 
     def __init__(self, url: str, secret: str, *, timeout: float, **options: Any) -> None:
         super().__init__(url=url, api_key=secret, timeout=int(timeout), **options)
-        self._pool = urllib3.connection_from_url(
-            url,
-            maxsize=_CONNECTIONS,
-            retries=False,
-            timeout=timeout,
-            headers={"api-key": secret, "content-type": "application/json"},
-        )
+        self._direct = _Direct(url, secret, timeout)
 
     def query_batch_points(
         self,
@@ -60,19 +54,63 @@ class LeanClient(QdrantClient):
     ) -> list[Any]:
         """As `QdrantClient.query_batch_points`, for queries by vector; its answers are bare, not validated."""
         path = f"/collections/{quote(collection_name, safe='')}/points/query/batch"
-        body = pydantic_core.to_json({"searches": requests}, exclude_none=True)
-        try:
-            response = self._pool.request("POST", path, body=body)
-        except urllib3.exceptions.HTTPError as error:
-            raise ResponseHandlingException(error) from error
+        response, content = self._direct.post(path, pydantic_core.to_json({"searches": requests}, exclude_none=True))
         if response.status != 200:
-            raise UnexpectedResponse(
-                response.status, response.reason or "", response.data, httpx.Headers(dict(response.headers))
-            )
-        answers = pydantic_core.from_json(response.data)["result"]
+            headers = httpx.Headers(dict(response.headers))
+            raise UnexpectedResponse(response.status, response.reason, content, headers)
+        answers = pydantic_core.from_json(content)["result"]
         return [_Answer([_Found(**point) for point in answer["points"]]) for answer in answers]
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """As `QdrantClient.close`."""
-        self._pool.close()
+        self._direct.close()
         super().close(*args, **kwargs)
+
+
+class _Direct:
+    """Requests over a connection for each thread, sent in one piece: in two, header and body wake the server twice."""
+
+    def __init__(self, url: str, secret: str, timeout: float) -> None:
+        where = urlsplit(url)
+        self._host, self._port, self._timeout = str(where.hostname), where.port, timeout
+        self._head = f"Host: {where.netloc}\r\napi-key: {secret}\r\nContent-Type: application/json\r\n"
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._open: WeakSet[HTTPConnection] = WeakSet()  # a thread's goes with it
+
+    def post(self, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+        """The answer and its content.
+
+        Raises:
+            ResponseHandlingException: there is none; the connection is given up then.
+        """
+        connection = self._connection()
+        try:
+            if connection.sock is None:
+                connection.connect()  # sets TCP_NODELAY
+            head = f"POST {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
+            connection.sock.sendall(head.encode("ascii") + body)
+            response = HTTPResponse(connection.sock, method="POST")
+            response.begin()
+            content = response.read()
+            if response.will_close:
+                connection.close()
+        except (OSError, HTTPException) as error:
+            connection.close()
+            raise ResponseHandlingException(error) from error
+        return response, content
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        with self._lock:
+            for connection in list(self._open):
+                connection.close()
+            self._open.clear()
+
+    def _connection(self) -> HTTPConnection:
+        connection: HTTPConnection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = HTTPConnection(self._host, self._port, timeout=self._timeout)
+            with self._lock:
+                self._open.add(connection)
+        return connection

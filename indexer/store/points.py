@@ -12,7 +12,6 @@ from qdrant_client import models
 from indexer.items import Record, from_payload
 
 Vector = NDArray[np.float32]
-GroupId = str | int
 
 
 @dataclass(frozen=True)

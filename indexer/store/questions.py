@@ -1,6 +1,6 @@
-"""What is asked of a collection: searches, groups, facets, counts, orders and scans, through qdrant-client alone.
+"""What is asked of a collection: searches, facets, counts, orders and scans, through qdrant-client alone.
 
-A filter, a facet, a group or an order over a payload field needs that field declared (`Store.declare`): the embedded
+A filter, a facet or an order over a payload field needs that field declared (`Store.declare`): the embedded
 index then answers from an index, and a server in strict mode answers at all.
 """
 
@@ -17,7 +17,7 @@ from indexer.errors import InvalidRequest
 from indexer.items import RECORD_KEY
 from indexer.store.connection import Connection
 from indexer.store.ordering import Order, Placed
-from indexer.store.points import GroupId, Hit, Place, Stored, Vector, hit_of, stored_of, vector_of
+from indexer.store.points import Hit, Place, Stored, Vector, hit_of, stored_of, vector_of
 
 SEARCH = models.SearchParams(hnsw_ef=384, quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
 """What the embedded index does unasked and a server on request: find twice as many by their quantized vectors, score
@@ -123,36 +123,6 @@ class Questions:
             )
             found += [[hit_of(point) for point in answer.points] for answer in answers]
         return found
-
-    def groups(
-        self,
-        vector: Vector,
-        group_by: str,
-        *,
-        limit: int = 10,
-        group_size: int = 1,
-        filter: models.Filter | None = None,
-        exclude_ids: Sequence[str] = (),
-        exact: bool = False,
-    ) -> dict[GroupId, list[Hit]]:
-        """The nearest items grouped by a keyword or integer field, at most `group_size` of each: the best group first.
-
-        An item with several values is in several groups, one without a value in none. The embedded index finds every
-        group that a search of all items would find; a server gives up after a few rounds, and then has fewer.
-        """
-        answer = self._connection.call(
-            lambda client: client.query_points_groups(
-                self.physical,
-                group_by,
-                query=vector.tolist(),
-                query_filter=_without(exclude_ids, both(self.within, filter)),
-                limit=limit,
-                group_size=group_size,
-                with_payload=True,
-                search_params=EXACT if exact else SEARCH,
-            )
-        )
-        return {group.id: [hit_of(point) for point in group.hits] for group in answer.groups}
 
     def facet(
         self, field: str, *, filter: models.Filter | None = None, limit: int = 100

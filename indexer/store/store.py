@@ -15,7 +15,7 @@ from indexer.items import check_collection_name, now
 from indexer.settings import Settings
 from indexer.store.collection import SUCCESSOR, Collection
 from indexer.store.connection import Connection
-from indexer.store.fields import DEFAULTS, MOST, OWN, FieldType, schemas
+from indexer.store.fields import DEFAULTS, OWN, FieldType, schemas
 from indexer.store.server import check_version, creation, warn_of_differences
 
 _OWN = {field: models.PayloadSchemaType(kind) for field, kind in OWN.items()}
@@ -153,19 +153,8 @@ class Store:
             CollectionNotFound: there is none of that name.
             InvalidRequest: a type is not known, a field is another type's already or reserved, or there are too many.
         """
-        found, wanted = self.get(name), schemas(fields)
-        for field, kind in fields.items():
-            if found.types.get(field, kind) != kind:
-                raise InvalidRequest(
-                    f"The field {field!r} is declared as {found.types[field]} already.",
-                    remedy="Use another field, or remove the payload index of this one first.",
-                )
-        if len({**found.fields, **fields}) > MOST:
-            raise InvalidRequest(
-                f"A collection can declare no more than {MOST} fields.",
-                remedy="Declare those alone that are filtered, counted or ordered by.",
-            )
-        self.index(found, wanted)
+        found = self.get(name)
+        self.index(found, schemas(fields, found.fields))
         return self.get(found.name)
 
     def index(self, collection: Collection, wanted: Mapping[str, models.PayloadFieldSchema]) -> None:

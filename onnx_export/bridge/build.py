@@ -31,7 +31,7 @@ from onnx_export.bridge.classes import as_belief, conse, prototypes
 from onnx_export.bridge.golden import IMAGES, TEXTS
 from onnx_export.bridge.graphs import export_image_graph, join_text_graph
 from onnx_export.bridge.head import Head, TrainingData, average, choose_strength, train
-from onnx_export.bridge.quantize import quantize
+from onnx_export.bridge.quantize import quantize, quantize_texts
 from onnx_export.bridge.reference import Vectors, unit
 from onnx_export.bridge.towers import (
     ImageGraph,
@@ -218,9 +218,10 @@ def _write_graphs(folder: Path, tower: Any, space: Space, head: Head, strength: 
     whole.unlink()
     weight = np.eye(len(space.centre), dtype=np.float32) + strength * head.text.weight.detach().numpy().T
     bias = strength * head.text.bias.detach().numpy()
-    join_text_graph(
-        minilm_graph(), centre=space.centre, weight=np.ascontiguousarray(weight), bias=bias, path=folder / "text.onnx"
-    )
+    joined = folder / "joined.onnx"
+    join_text_graph(minilm_graph(), centre=space.centre, weight=np.ascontiguousarray(weight), bias=bias, path=joined)
+    quantize_texts(joined, folder / "text.onnx")
+    joined.unlink()
 
 
 def _evaluate(bundle: Path, folder: Path) -> dict[str, Recall]:

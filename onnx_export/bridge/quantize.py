@@ -1,6 +1,6 @@
-"""The image graph in int8: weights per channel, activations by what calibration pictures show.
+"""Both graphs in int8: pictures per channel, calibrated, with weights of seven bits; texts in blocks, as they come.
 
-The pictures are scikit-image's and scikit-learn's samples, mirrored too; none is in any training or evaluation set.
+The calibration pictures are samples of scikit-image and scikit-learn, mirrored too; no other set has any of them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import UnidentifiedImageError
 
 from onnx_export.bridge.reference import read_pixels, scale
+from onnx_export.graphs import quietly
 
 _PACKAGES = ("scikit-image", "scikit-learn")
+_BLOCK = 64
+_INT8_PRODUCTS = 4
+"""ONNX Runtime's `accuracy_level` for activations in int8."""
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]
@@ -49,8 +62,30 @@ def calibration_pictures() -> NDArray[np.uint8]:
     return np.concatenate([plain, plain[:, :, ::-1]])
 
 
+def quantize_texts(source: Path, target: Path) -> None:
+    """Write the text graph at `source`, whose weights are int8 and whose products are not, with products in int8.
+
+    ONNX Runtime expands such weights to floats when it opens the graph, and a short text is then a walk through 40 MB
+    of them: 3.2 ms on one core with VNNI, 1.3 ms in int8. Scales are of 64 values each, in weights and activations: one
+    for a whole batch, as dynamic quantization has it, would let a text's vector depend on what it is embedded with
+    (cosines down to .987).
+    """
+    with TemporaryDirectory() as folder:
+        options = SessionOptions()
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC  # folds the expansion alone
+        options.optimized_model_filepath = str(Path(folder) / "floats.onnx")
+        InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        config = DefaultWeightOnlyQuantConfig(
+            block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS, bits=8
+        )
+        with quietly():
+            quantizer = MatMulNBitsQuantizer(onnx.load(options.optimized_model_filepath), algo_config=config)
+            quantizer.process()
+        onnx.save(quantizer.model.model, target)
+
+
 def quantize(source: Path, target: Path) -> None:
-    """Write the graph at `source` in int8 to `target`: convolutions, additions and clips; heads stay in fp32.
+    """Write the image graph at `source` in int8 to `target`: convolutions, additions and clips; heads stay in fp32.
 
     The reduced range (7-bit weights) gives the same answers on processors without VNNI, whose 8-bit products saturate.
     """

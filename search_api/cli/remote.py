@@ -1,8 +1,8 @@
-"""Asking a server instead of a data folder of this machine: `crosslens search --url`, `crosslens jobs --url`."""
+"""Asking a server instead of a data folder of this machine: `--url` of `search`, `jobs` and `collections`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,40 @@ class RemoteJobs:
     def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job; it as it is then."""
         return _document(self._jobs.cancel(job_id))
+
+
+@contextmanager
+def collections(url: str, key: str | None) -> Iterator[RemoteCollections]:
+    """The collections of a server, for as long as the context lasts."""
+    with Crosslens(url, key) as client:
+        yield RemoteCollections(client)
+
+
+class RemoteCollections:
+    """A server's collections as `crosslens collections` asks for them; all raise `ApiError`."""
+
+    def __init__(self, client: Crosslens) -> None:
+        self._collections = client.collections
+
+    def list(self) -> list[Mapping[str, Any]]:
+        """All, by name."""
+        return [_document(each) for each in self._collections.list()]
+
+    def get(self, name: str) -> Mapping[str, Any]:
+        """One of them."""
+        return _document(self._collections.get(name))
+
+    def create(self, name: str, model: str | None, fields: Mapping[str, str]) -> Mapping[str, Any]:
+        """Make one; it, also if it was there."""
+        return _document(self._collections.create(name, model=model, fields=fields))
+
+    def declare(self, name: str, fields: Mapping[str, str]) -> Mapping[str, Any]:
+        """Declare fields of one; it as it is then."""
+        return _document(self._collections.declare(name, fields))
+
+    def delete(self, name: str) -> None:
+        """Remove one."""
+        self._collections.delete(name)
 
 
 def _document(answer: Answer) -> dict[str, Any]:

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from indexer.cli.options import common_options, print_json
+from indexer.errors import InvalidRequest
 from indexer.items import Kind
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from search_api.contact_sheet import Asked
     from search_api.results import SearchAnswer
+
+
+def _decoded(_context: click.Context, _parameter: click.Parameter, filter: str | None) -> str | None:
+    """A filter whose bytes on the command line were UTF-8; others come as lone surrogates (PEP 383)."""
+    try:
+        (filter or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"--filter: character {error.start + 1} is not UTF-8.", remedy="Write it in UTF-8, as the terminal should."
+        ) from error
+    return filter
 
 
 @click.command()
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
     "--filter",
     "among",
     metavar="FILTER",
+    callback=_decoded,
     help="Such as 'tags:beach year>=2020 -kind:video', or JSON in Qdrant's language.",
 )
 @click.option("--diversity", type=click.FloatRange(0, 1), default=0.0, help="How much results should differ: 0 to 1.")

@@ -154,9 +154,22 @@ class Collections:
         """One collection."""
         return self._transport.get(Collection, _path(name))
 
-    def create(self, name: str, *, model: str | None = None) -> Collection:
-        """Make a collection; one that is there with the same model stays as it is."""
-        return self._transport.ask(Collection, "PUT", _path(name), json={} if model is None else {"model": model})
+    def create(self, name: str, *, model: str | None = None, fields: Mapping[str, str] | None = None) -> Collection:
+        """Make a collection; one that is there, unless with another model, stays. Fields are declared in either."""
+        given = {"model": model, "fields": dict(fields or {})}
+        asked = {name: value for name, value in given.items() if value}
+        return self._transport.ask(Collection, "PUT", _path(name), json=asked)
+
+    def declare(self, name: str, fields: Mapping[str, str]) -> Collection:
+        """Declare fields of a collection's items with their types (`{"trip": "keyword"}`), for filters and facets.
+
+        Those that are declared as such already stay.
+
+        Raises:
+            ApiError: there is no such collection, no such type, or a field is another type's already.
+        """
+        self.get(name)  # what is asked below would make one
+        return self.create(name, fields=fields)
 
     def delete(self, name: str) -> None:
         """Remove a collection with all that is in it."""

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from indexer.errors import InvalidRequest
 from indexer.errors.remote import ApiError, ServerUnreachable
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -72,6 +73,7 @@ class Transport:
         Raises:
             ApiError: the server refuses, or answers with something else than Crosslens does.
             ServerUnreachable: there is no answer.
+            InvalidRequest: it cannot be sent, for text that is not valid Unicode.
         """
         response = self.send(method, path, **parts)
         try:
@@ -130,7 +132,13 @@ class Transport:
     def _opened(self, method: str, path: str, parts: dict[str, Any], attempt: int) -> httpx.Response:
         """The answer, whose body is still to be read; an error's is read."""
         with _telling():
-            response = self._client.send(self._client.build_request(method, path, **parts), stream=True)
+            try:
+                request = self._client.build_request(method, path, **parts)
+            except UnicodeEncodeError as error:  # a lone surrogate, which a file name or a command line may bring
+                raise InvalidRequest(
+                    "The request has text that is not valid Unicode.", remedy="Write it in UTF-8."
+                ) from error
+            response = self._client.send(request, stream=True)
         if response.is_success:
             return response
         with _closed(response):

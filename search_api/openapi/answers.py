@@ -59,7 +59,7 @@ class Failure(Answer):
 
 
 class Collection(Answer):
-    """A collection: which model's vectors it holds, and how many items."""
+    """A collection: which model's vectors it holds, how many items, and which fields of theirs are declared."""
 
     name: str
     model: str
@@ -67,6 +67,8 @@ class Collection(Answer):
     """Names the vector space: vectors of another one cannot be compared with these."""
     dimension: Annotated[int, Field(ge=1)]
     count: Count
+    fields: dict[str, str]
+    """The declared fields of the items' payload, and their types."""
 
 
 class CollectionList(Answer):

@@ -143,7 +143,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/collections/<name>": Operation("Collections", {200: answers.Collection}, COLLECTION),
     "PUT /v1/collections/<name>": Operation(
         "Collections", {200: answers.Collection, 201: answers.Collection}, (*COLLECTION, *BODY, *MODEL),
-        body=NewCollection, body_required=False, examples={"with the server's model": {}},
+        body=NewCollection, body_required=False,
+        examples={"with the server's model": {}, "with a field": {"fields": {"trip": "keyword"}}},
     ),
     "DELETE /v1/collections/<name>": Operation(
         "Collections", {204: None}, (*COLLECTION, errors.MediaStoreUnavailable)

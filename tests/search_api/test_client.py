@@ -255,7 +255,11 @@ def test_names_are_quoted_and_the_key_is_sent(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_members_that_it_does_not_know_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = {"collections": [{"name": "a", "model": "m", "fingerprint": "f", "dimension": 1, "count": 0, "new": 1}]}
+    body = {
+        "collections": [
+            {"name": "a", "model": "m", "fingerprint": "f", "dimension": 1, "count": 0, "fields": {}, "new": 1}
+        ]
+    }
     client, _ = pretended(lambda request: httpx.Response(200, json=body), monkeypatch)
     assert client.collections.list()[0].name == "a"
 
@@ -292,6 +296,10 @@ def test_the_command_line_asks_a_server(client: Crosslens, served: Served, tmp_p
 
     found = json.loads(search("red", "--json").stdout)
     assert found["results"][0]["id"] == "red"
+    for words in (["red", "--filter", "tag:\udcff"], ["red", "--filter", '{"must": "\udcff"}'], ["\udcff"]):
+        undecodable = search(*words, "--json")
+        assert (undecodable.returncode, json.loads(undecodable.stdout)["error"]["code"]) == (2, "invalid_request")
+        assert "UTF-8" in undecodable.stderr
     assert found.keys() >= {"results", "took_ms", "model", "warnings", "cursor"}
     assert "so much blue" in search("blue", "--kind", "text").stdout
     by_image = json.loads(search("--image", "red.png", "--json", "--filter", "kind:image", "-k", "1").stdout)

@@ -54,6 +54,7 @@ def on(key: str, **condition: Any) -> dict[str, Any]:
         on("tags", values_count={"gte": 2}),
         on("crosslens.kind", match={"value": "image"}),
         on("crosslens.bytes", range={"gte": 10}),
+        on("crosslens.frames", range={"gte": 2}),
         on("crosslens.locations[].source", match={"value": "/a.jpg"}),
         {"must": {"is_empty": {"key": "title"}}, "must_not": [{"is_null": {"key": "year"}}]},
         {"must": [{"has_id": [1, str(uuid.UUID(int=2))]}]},
@@ -71,7 +72,7 @@ def test_what_fits_the_fields_is_taken(body: dict[str, Any]) -> None:
     ("body", "where", "words"),
     [
         (on("trip", match={"value": "a"}), "filter.must.0", "'trip' is not declared"),
-        (on("crosslens.frames", is_empty=True), "filter.must.0", "'crosslens.frames' is not declared"),
+        (on("crosslens.page", is_empty=True), "filter.must.0", "'crosslens.page' is not declared"),
         (on("tags[]", match={"value": "a"}), "filter.must.0", "'tags[]' is not declared"),
         ({"must_not": {"is_empty": {"key": "trip"}}}, "filter.must_not", "'trip'"),
         ({"should": [{"is_null": {"key": "trip"}}]}, "filter.should.0", "'trip'"),
@@ -115,9 +116,10 @@ def test_who_names_another_field_is_told_the_declared_ones_and_how_to_declare() 
     with pytest.raises(InvalidRequest) as caught:
         parse_filter(on("trip", match={"value": "north"}), {"tags": "keyword", "year": "integer"})
     assert "tags (keyword), year (integer), crosslens." in caught.value.message
-    assert 'Store.declare(COLLECTION, {"trip"' in caught.value.remedy
+    assert "`crosslens collections declare COLLECTION trip=keyword`" in caught.value.remedy
+    assert 'PUT /v1/collections/COLLECTION with {"fields": {"trip": "keyword"}}' in caught.value.remedy
     with pytest.raises(InvalidRequest) as reserved:
-        parse_filter(on("crosslens.frames", is_empty=True), {})
+        parse_filter(on("crosslens.page", is_empty=True), {})
     assert "declare" not in reserved.value.remedy
     with pytest.raises(InvalidRequest) as many:
         parse_filter(on("x" * 5000, is_empty=True), {f"field{number}": "keyword" for number in range(90)})
@@ -155,7 +157,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, colours: 
         yield SearchEngine(encoder, made, max_pixels=10**6)
 
 
-_keys = st.sampled_from([*TYPES, "trip", "crosslens.kind", "crosslens.frames", "tags[]", "", "a.b", "[", "é\0"])
+_keys = st.sampled_from([*TYPES, "trip", "crosslens.kind", "crosslens.page", "tags[]", "", "a.b", "[", "é\0"])
 _scalars = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
     | st.sampled_from(["a", "2020-01-01", "2020-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00", str(uuid.UUID(int=1))])

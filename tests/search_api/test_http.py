@@ -143,6 +143,44 @@ def test_collections_are_made_seen_and_removed(client: FlaskClient) -> None:
     problem(client.post("/v1/collections/birds/search", json={"query": [{"text": "x"}]}), 404, "collection_not_found")
 
 
+def test_fields_are_declared_and_then_filtered_by(client: FlaskClient) -> None:
+    url = "/v1/collections/media"
+    assert upload(client, ("r.png", picture("red")), request={"payload": {"trip": "north"}}).status_code == 201
+    by_trip = {"filter": {"must": [{"key": "trip", "match": {"value": "north"}}]}}
+    assert "is not declared" in problem(client.post(SEARCH, json=by_trip), 400, "invalid_request")["detail"]
+    declared = client.put(url, json={"fields": {"trip": "keyword", "people[].age": "integer"}})
+    assert declared.status_code == 200
+    assert declared.get_json()["fields"].items() >= {("trip", "keyword"), ("people[].age", "integer")}
+    assert len(client.post(SEARCH, json=by_trip).get_json()["results"]) == 1  # at once
+    again = client.put(url, json={"fields": {"trip": "keyword"}})
+    assert (again.status_code, again.get_json()) == (200, declared.get_json())
+    assert (
+        client.get(url).get_json() == declared.get_json() == client.get("/v1/collections").get_json()["collections"][0]
+    )
+    assert not [name for name in declared.get_json()["fields"] if name.startswith("crosslens")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"trip": "word"}, "fields.trip"),
+        ({"year": "keyword"}, "declared as integer already"),
+        ({"crosslens.kind": "keyword"}, "not a field that can be declared"),
+        ({'"crosslens".kind': "keyword"}, "not a field that can be declared"),
+        ({"a b": "keyword"}, "not a field that can be declared"),
+        ({"": "keyword"}, "fields"),
+        ({"x" * 257: "keyword"}, "fields"),
+        ({f"f{number}": "keyword" for number in range(101)}, "fields"),
+        ({f"f{number}": "keyword" for number in range(99)}, "no more than 100"),
+        (["trip"], "fields"),
+    ],
+)
+def test_fields_that_cannot_be_declared_make_nothing(client: FlaskClient, fields: Any, words: str) -> None:
+    refused = client.put("/v1/collections/birds", json={"fields": fields})
+    assert words in problem(refused, 400, "invalid_request")["detail"]
+    assert client.get("/v1/collections/birds").status_code == 404
+
+
 def test_health_and_readiness(client: FlaskClient, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").get_json() == {"status": "ok"}
     ready = client.get("/readyz")

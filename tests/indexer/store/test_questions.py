@@ -122,19 +122,6 @@ def test_a_search_can_be_exact_pass_over_the_first_and_bring_vectors(books: Coll
     assert books.search(VECTORS[3], 1)[0].vector is None
 
 
-def test_groups_are_the_best_of_each_shelf(books: Collection) -> None:
-    passing = [number for number in range(COUNT) if number % 3 and number != 7]
-    expected: dict[str, list[str]] = {}
-    for each in nearest(VECTORS[7], passing):
-        expected.setdefault(f"s{(uuid.UUID(each).int - 1) % 11}", []).append(each)
-    groups = books.groups(
-        VECTORS[7], "shelf", limit=4, group_size=3, filter=match("read", False), exclude_ids=[item_id(7)], exact=True
-    )
-    assert [(group, ids(hits)) for group, hits in groups.items()] == [(g, each[:3]) for g, each in expected.items()][:4]
-    for level, hits in books.groups(VECTORS[7], "level", limit=9).items():
-        assert [hit.payload["level"] for hit in hits] == [level]
-
-
 def test_facets_count_values_under_a_filter(books: Collection) -> None:
     assert books.facet("read") == {False: 80, True: 40}
     assert books.facet("labels", limit=2) == {"all": COUNT, "l0": 20}
