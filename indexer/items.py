@@ -85,6 +85,8 @@ class Record(BaseModel):
     """How many frames or pages the file gave, at its first one; None until all of them are in."""
     verdict: dict[str, Any] | None = None
     """What moderation found of it and decided (`indexer.moderation.verdicts`)."""
+    withheld: bool | None = None
+    """Whether another part of its file is not shown; then it is not shown either."""
     scores: dict[str, list[float]] | None = None
     """Of each image classifier that moderation asked: its labels' probabilities, so that nothing is decoded again."""
     name: str | None = None

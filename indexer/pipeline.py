@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from indexer.errors import CrosslensError, MediaStoreUnavailable, ModelError
 from indexer.flow import batched, map_ahead, prefetch
 from indexer.items import Kind, Record, to_payload
-from indexer.media.decode import decode
+from indexer.media.decode import Decoded, decode
 from indexer.media.discover import Candidate, discover
 from indexer.media.metadata import describe
 from indexer.media.pdq import MIN_QUALITY, pdq
@@ -33,12 +34,17 @@ from indexer.report import Failure, Report
 from indexer.sequences import rewrite_parts
 from indexer.settings import Settings
 from indexer.store.collection import Collection, Point
+from indexer.store.fields import POLICY_KEY
 from indexer.tasks import Task, caption_task
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from indexer.moderation.judging import ItemJudge
+
     Vectors = NDArray[np.float32]
+
+_log = structlog.get_logger("ingest")
 
 _BYTES_IN_FLIGHT = 256 * 2**20
 """Of undecoded files; a single larger one goes alone."""
@@ -50,6 +56,8 @@ class _Prepared:
 
     task: Task
     pixels: Vectors | None = None
+    shown: dict[str, Vectors] = field(default_factory=dict)
+    """What each image classifier of the policy has to see of it."""
     error: CrosslensError | None = None
 
 
@@ -117,6 +125,8 @@ class _Run:
         self._planner = Planner(collection, report, settings, target=target)
         self._budget = _Budget(_BYTES_IN_FLIGHT)
         self._threads = settings.threads or cpu_count()
+        self._judge = _judge_of(collection, encoder, settings)
+        self._classifiers = self._judge.classifiers if self._judge is not None else ()
 
     def stages(self, found: Iterable[Candidate | Failure]) -> Generator[None, None, None]:
         """Run everything; yields after each stored batch."""
@@ -149,15 +159,15 @@ class _Run:
         try:
             if isinstance(task.data, bytes):
                 with self._report.stages.timed("decode"):
-                    pixels = self._decoded(task, task.data)
+                    decoded = self._decoded(task, task.data)
                 # Before it is indexed: what is indexed is skipped the next time, and would never be copied.
                 self._planner.keep(task)
-                return _Prepared(task, pixels)
+                return _Prepared(task, self._encoder.prepare(decoded), self._shown(decoded))
             if task.image is not None:
                 task.details = self._picture_hash(task.image)
                 if task.file is not None and task.id == task.file.id:
                     task.file.details |= task.details
-                return _Prepared(task, self._encoder.prepare(task.image))
+                return _Prepared(task, self._encoder.prepare(task.image), self._shown(task.image))
             return _Prepared(task)
         except MediaStoreUnavailable:
             raise
@@ -167,14 +177,18 @@ class _Run:
             self._budget.give_back(held)
             task.data = task.image = None
 
-    def _decoded(self, task: Task, data: bytes) -> Vectors:
-        target = decode_target(self._encoder.pixels)
+    def _decoded(self, task: Task, data: bytes) -> Decoded:
+        targets = [decode_target(self._encoder.pixels), *(each.target for each in self._classifiers)]
+        target = max(targets)
         decoded = decode(data, target=target, max_pixels=self._settings.max_pixels)
         task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
         task.details |= self._picture_hash(decoded.image)
         if self._settings.metadata:
             task.said = describe(data, decoded.media_type)
-        return self._encoder.prepare(decoded)
+        return decoded
+
+    def _shown(self, image: Image.Image | Decoded) -> dict[str, Vectors]:
+        return {each.manifest.name: each.prepare(image) for each in self._classifiers}
 
     def _picture_hash(self, image: Image.Image) -> dict[str, str]:
         if not self._settings.picture_hashes:
@@ -190,6 +204,7 @@ class _Run:
         images = [prepared for prepared in batch if prepared.pixels is not None]
         texts = [prepared for prepared in batch if prepared.pixels is None and prepared.error is None]
         self._embed_some(images, self._image_vectors, vectors)
+        self._classify(images)
         self._embed_some(texts, self._text_vectors, vectors)
         return [(prepared, vectors.get(id(prepared))) for prepared in batch]
 
@@ -231,10 +246,43 @@ class _Run:
         self._report.truncated += sum(embedded.truncated)
         return embedded.vectors
 
+    def _classify(self, images: list[_Prepared]) -> None:
+        """Note what the policy's image classifiers say; a picture for which one fails will not be judged, nor shown."""
+        if not self._classifiers:
+            return
+        from indexer.moderation.judging import score_key  # noqa: PLC0415  for who has a policy
+
+        for classifier in self._classifiers:
+            name, key = classifier.manifest.name, score_key(classifier)
+            some = [prepared for prepared in images if name in prepared.shown]
+            try:
+                scores = classifier.classify_prepared(np.stack([each.shown.pop(name) for each in some])) if some else ()
+            except ModelError as error:
+                _log.warning("classifier failed", classifier=name, reason=error.message)
+                continue
+            for prepared, row in zip(some, scores, strict=True):
+                known = prepared.task.details.get("scores") or {}
+                prepared.task.details["scores"] = {**known, key: [round(float(score), 6) for score in row]}
+
+    def _judged(self, some: list[tuple[Task, Vectors]]) -> None:
+        """Note the verdicts of what is about to be stored, where a policy is in force."""
+        if self._judge is None or not some:
+            return
+        records = [task.described(task.record) for task, _ in some]
+        vectors = np.stack([vector for _, vector in some])
+        payloads = [task.whole_payload for task, _ in some]
+        for (task, _), verdict in zip(some, self._judge.verdicts(records, payloads, vectors), strict=True):
+            task.details["verdict"] = verdict
+            if task.file is not None and task.id == task.file.id:
+                task.file.details |= {
+                    name: task.details[name] for name in ("verdict", "scores") if name in task.details
+                }
+
     def _store(self, batch: list[tuple[_Prepared, Vectors | None]]) -> None:
         """Write a batch; count it once it is acknowledged."""
         written: list[tuple[Task, Record]] = []
         points: list[Point] = []
+        self._judged([(prepared.task, vector) for prepared, vector in batch if vector is not None])
         for prepared, vector in batch:
             task, record = prepared.task, prepared.task.record
             if vector is None:
@@ -280,6 +328,14 @@ class _Run:
             task.file.error = task.file.error or error
         else:
             self._planner.fail(task, error)
+
+
+def _judge_of(collection: Collection, encoder: Encoder, settings: Settings) -> ItemJudge | None:
+    if not collection.metadata.get(POLICY_KEY):
+        return None
+    from indexer.moderation.judging import open_judge  # noqa: PLC0415  for who has a policy
+
+    return open_judge(collection, encoder, settings)
 
 
 class _Budget:

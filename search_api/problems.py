@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -13,12 +14,14 @@ from indexer.errors import CrosslensError
 
 _log = structlog.get_logger("api")
 
+_TYPE = "application/problem+json"
 _REMEDIES = {
     400: "Correct the request and send it again.",
     404: "The routes begin with /v1/collections; see the README.",
     405: "Use one of the methods in the Allow header.",
     413: "Send less in one request, or raise CROSSLENS_MAX_BYTES.",
     415: "Send application/json, or multipart/form-data for files.",
+    431: "Send fewer headers, or shorter ones.",
 }
 _CODES = {
     400: "invalid_request",
@@ -26,6 +29,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "too_large",
     415: "wrong_content_type",
+    431: "headers_too_large",
 }
 
 
@@ -47,7 +51,20 @@ class WrongContentType(CrosslensError):
 
 def problem(status: int, code: str, detail: str, remedy: str, **details: Any) -> Response:
     """A problem document as a response; `details` are members of their own."""
-    body = {
+    body = _document(status, code, detail, remedy, request_id=g.get("request_id", "-"), **details)
+    return Response(json.dumps(body), status=status, content_type=_TYPE)
+
+
+def answer_unread(status: int, detail: str) -> tuple[str, list[tuple[str, str]], bytes]:
+    """The answer to what the server could not read as a request, outside the app: status line, headers and body."""
+    status = status if status in _CODES else 400  # also an encoding that is not known: no fault of the server's
+    remedy = _REMEDIES.get(status, _REMEDIES[400])
+    body = json.dumps(_document(status, _CODES[status], detail, remedy, request_id="-")).encode()
+    return f"{status} {HTTPStatus(status).phrase}", [("Content-Type", _TYPE)], body
+
+
+def _document(status: int, code: str, detail: str, remedy: str, *, request_id: str, **details: Any) -> dict[str, Any]:
+    return {
         **details,
         "type": f"urn:crosslens:problem:{code}",
         "title": code.replace("_", " ").capitalize(),
@@ -55,9 +72,8 @@ def problem(status: int, code: str, detail: str, remedy: str, **details: Any) ->
         "detail": detail,
         "code": code,
         "remedy": remedy,
-        "instance": f"urn:crosslens:request:{g.get('request_id', '-')}",
+        "instance": f"urn:crosslens:request:{request_id}",
     }
-    return Response(json.dumps(body), status=status, content_type="application/problem+json")
 
 
 def register(app: Flask) -> None:

@@ -23,6 +23,7 @@ from indexer.stages import Stages
 from indexer.store.collection import Collection
 from workers.classifying import SET, label_items
 from workers.jobs import OVER, Job
+from workers.judging import JUDGED, judge_items
 from workers.meters import QUEUE
 from workers.planning import Interrupted
 from workers.references import from_reference
@@ -120,6 +121,8 @@ def _was_replaced(runtime: Runtime, collection: Collection | None) -> bool:
 
 
 def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]], name: str) -> Outcome:
+    if JUDGED in part[0]:
+        return judge_items(runtime, collection, part)
     if SET in part[0]:
         return label_items(runtime, collection, part)
     encoder = runtime.encoder_of(collection)

@@ -17,6 +17,7 @@ from indexer.media.originals import UPLOAD
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, RUN_SHARD, send
 from workers.classifying import LABELS_OF, items_to_label
 from workers.jobs import OVER, PLANNING, Job, State
+from workers.judging import POLICY, items_to_judge
 from workers.references import to_reference
 from workers.runtime import Runtime
 
@@ -57,6 +58,8 @@ def _plan(runtime: Runtime, job: Job) -> None:
         counts.passed_over = 0
         if job.sources[0].startswith(FAILURES_OF):
             return _failed_items(runtime, job.sources[0].removeprefix(FAILURES_OF))
+        if job.sources[0] == POLICY:
+            return items_to_judge(runtime, job.collection)
         if job.sources[0].startswith(LABELS_OF):
             return items_to_label(runtime, job.collection, job.sources[0].removeprefix(LABELS_OF))
         uploads = [Candidate(source) for source in job.sources if source.startswith(UPLOAD)]

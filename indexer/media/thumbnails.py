@@ -17,9 +17,9 @@ from PIL import Image
 from indexer.errors import MediaStoreUnavailable
 from indexer.items import Kind, Record, fragment
 from indexer.media.blobs import Folder, blob_key
-from indexer.media.decode import decode, read_file
-from indexer.media.frames import Limits, frame_at
+from indexer.media.decode import decode
 from indexer.media.originals import Originals
+from indexer.media.pictures import stored_picture
 from indexer.settings import Settings
 
 SIZES = (128, 256, 512, 1024)
@@ -80,15 +80,8 @@ class Thumbnails:
 
     def make(self, record: Record, size: int) -> bytes:
         """As `get`, for any size; it is made now and not kept."""
-        settings = self._settings
-        with self._originals.open(record) as content:
-            if record.kind in {Kind.VIDEO, Kind.PAGE}:
-                image = frame_at(
-                    content, seconds=record.seconds, page=record.page, limits=Limits.of(settings), target=size
-                )
-                return _webp(image, size)
-            data = content if isinstance(content, bytes) else read_file(content, max_bytes=settings.max_bytes)
-        return thumbnail(data, size, settings.max_pixels)
+        image = stored_picture(record, originals=self._originals, settings=self._settings, target=size)
+        return _webp(image, size)
 
     def discard(self, records: Iterable[Record]) -> None:
         """Remove those of items that were removed.

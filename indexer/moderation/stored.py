@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from indexer.errors import PolicyInvalid, PolicyNotFound
 from indexer.items import now
 from indexer.moderation.policy import Policy
+from indexer.store.fields import POLICY_KEY
 
 if TYPE_CHECKING:
     from indexer.store.collection import Collection
     from indexer.store.store import Store
 
-CURRENT, HISTORY = "moderation", "moderation.history"
+CURRENT, HISTORY = POLICY_KEY, f"{POLICY_KEY}.history"
 """Keys of the metadata: the policy in force, and those before it."""
 MOST_BYTES = 512 * 2**10
 """Of a policy as JSON: a collection's metadata comes along whenever it is looked up."""

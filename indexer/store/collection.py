@@ -10,7 +10,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from indexer.errors import IndexUnavailable, InvalidVector, ModelMismatch
-from indexer.items import Record, to_payload
+from indexer.items import RECORD_KEY, Record, to_payload
 from indexer.store.connection import Connection
 from indexer.store.fields import PARENT_KEY, SHA256_KEY, SOURCE_KEY
 from indexer.store.points import Hit, Point, Stored, Vector, stored_of
@@ -198,6 +198,20 @@ class Collection(Questions):
                     overwrite_payload=models.SetPayload(payload=to_payload(item.record, item.payload), points=[item.id])
                 )
                 for item in items[at : at + _WRITE_BATCH]
+            ]
+            self._write(
+                lambda client, operations=operations: client.batch_update_points(self.physical, operations, wait=True)  # type: ignore[misc]
+            )
+
+    def note(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set fields of items' records, by id, as JSON has them; what is beside them stays, also what others write."""
+        entries = list(changes.items())
+        for at in range(0, len(entries), _WRITE_BATCH):
+            operations: list[models.UpdateOperation] = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(payload=dict(fields), points=[item_id], key=RECORD_KEY)
+                )
+                for item_id, fields in entries[at : at + _WRITE_BATCH]
             ]
             self._write(
                 lambda client, operations=operations: client.batch_update_points(self.physical, operations, wait=True)  # type: ignore[misc]

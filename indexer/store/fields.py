@@ -22,8 +22,11 @@ FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "geo", "t
 SOURCE_KEY = f"{RECORD_KEY}.locations[].source"
 PARENT_KEY = f"{RECORD_KEY}.parent"
 SHA256_KEY = f"{RECORD_KEY}.sha256"
+POLICY_KEY = "moderation"
+"""In a collection's metadata, its moderation policy."""
 ACTION_KEY = f"{RECORD_KEY}.verdict.action"
 BY_KEY = f"{RECORD_KEY}.verdict.by"
+WITHHELD_KEY = f"{RECORD_KEY}.withheld"
 
 OWN: Mapping[str, FieldType] = {
     SOURCE_KEY: "keyword",
@@ -38,6 +41,7 @@ OWN: Mapping[str, FieldType] = {
     f"{RECORD_KEY}.added_at": "datetime",
     ACTION_KEY: "keyword",
     BY_KEY: "keyword",
+    WITHHELD_KEY: "bool",
 }
 """Fields of Crosslens' own record."""
 

@@ -16,6 +16,7 @@ from qdrant_client import models
 from indexer.errors import InvalidRequest
 from indexer.items import RECORD_KEY
 from indexer.store.connection import Connection
+from indexer.store.fields import ACTION_KEY, WITHHELD_KEY
 from indexer.store.ordering import Order, Placed
 from indexer.store.points import Hit, Place, Stored, Vector, hit_of, stored_of, vector_of
 
@@ -82,6 +83,12 @@ class Questions:
     def fields(self) -> dict[str, str]:
         """The declared fields of the callers' payload and their types."""
         return {field: kind for field, kind in self.types.items() if not field.startswith(f"{RECORD_KEY}.")}
+
+    def showing(self, actions: Sequence[str]) -> Self:
+        """The same, as if only those items were there whose verdict is one of these, and no part of a withheld file."""
+        verdict = models.FieldCondition(key=ACTION_KEY, match=models.MatchAny(any=list(actions)))
+        withheld = models.FieldCondition(key=WITHHELD_KEY, match=models.MatchValue(value=True))
+        return self.only(models.Filter(must=[verdict], must_not=[withheld]))
 
     def count(self, filter: models.Filter | None = None) -> int:
         """How many items it holds, or how many of them pass a filter."""

@@ -196,7 +196,10 @@ def _filters(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     ) | st.builds(lambda key, filter: {"nested": {"key": key, "filter": filter}}, _keys | st.just("people"), inner)
 
 
-@given(_filters(st.recursive(_conditions, _filters, max_leaves=6)))
+any_filter = _filters(st.recursive(_conditions, _filters, max_leaves=6))
+
+
+@given(any_filter)
 @example({"must": [{"has_id": ["\ud800"]}]})
 @example({"must": [{"key": "tags", "match": {"value": "\ud800"}}]})
 @example({"must": [{"has_id": [-1]}]})

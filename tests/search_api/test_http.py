@@ -145,7 +145,12 @@ def test_collections_are_made_seen_and_removed(client: FlaskClient) -> None:
 
 def test_fields_are_declared_and_then_filtered_by(client: FlaskClient) -> None:
     url = "/v1/collections/media"
-    assert upload(client, ("r.png", picture("red")), request={"payload": {"trip": "north"}}).status_code == 201
+    assert (
+        upload(
+            client, ("r.png", picture("red")), request={"items": [{"file": "r.png", "payload": {"trip": "north"}}]}
+        ).status_code
+        == 201
+    )
     by_trip = {"filter": {"must": [{"key": "trip", "match": {"value": "north"}}]}}
     assert "is not declared" in problem(client.post(SEARCH, json=by_trip), 400, "invalid_request")["detail"]
     declared = client.put(url, json={"fields": {"trip": "keyword", "people[].age": "integer"}})

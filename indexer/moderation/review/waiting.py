@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from indexer.store.collection import Collection
     from indexer.store.points import Stored
 
-WINDOW = 1000
+WINDOW = 500
 """Items of each kind that are looked at."""
 KINDS = (*State, Action.QUARANTINE, Action.FLAG, Action.BLUR, Action.BLOCK)
 MOST = 200
