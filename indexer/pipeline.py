@@ -300,6 +300,8 @@ class _Run:
         for prepared, _ in batch:
             if prepared.task.ends and prepared.task.file is not None:
                 self._finish(prepared.task.file)
+        if self._judge is not None:
+            self._judge.settle(self._collection, [task.record.parent for task, _ in written])
 
     def _settle(self, written: list[tuple[Task, Record]]) -> None:
         """Count what was written; write again what gained a location meanwhile."""

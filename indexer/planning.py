@@ -189,6 +189,10 @@ class Planner:
         """Whether nothing is to be embedded again: all of the content is in, with the caption if that is an item."""
         if before.record.sha256 != task.record.sha256 or not before.record.whole:
             return False
+        if self._collection.metadata.get(POLICY_KEY) and (
+            before.record.verdict is None or {**before.payload, **task.payload} != before.payload
+        ):
+            return False  # it has to be judged, which is done on the way in
         caption = task.payload.get(CAPTION) if self._settings.caption_items else None
         return caption is None or caption == before.payload.get(CAPTION)
 

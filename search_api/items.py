@@ -101,6 +101,7 @@ def patch_item(name: str, item: str) -> Response:
     record, payload, item_id = _found(name, item)
     merged = {key: value for key, value in (payload | change).items() if value is not None}
     services().collection(name).set_payload(item_id, merged)
+    services().judge_again(name, [item_id])
     return jsonify(_described(item_id, record, merged))
 
 

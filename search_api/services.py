@@ -16,6 +16,7 @@ from flask import current_app
 from indexer.errors import CollectionNotFound, MediaError, ModelError, VectorIndexError
 from indexer.flow import batched
 from indexer.items import Kind
+from indexer.moderation.stored import is_moderated
 from indexer.moderation.visible import visible
 from indexer.settings import Settings
 from search_api.encoders import Encoders
@@ -143,6 +144,19 @@ class Services:
         collection.delete([item_id])
         if record.kind is not Kind.TEXT:
             self._discard({record.sha256})
+
+    def judge_again(self, name: str, ids: Sequence[str]) -> None:
+        """Judge items whose payload has changed, if a policy is in force: its rules may read it."""
+        collection = self.collection(name)
+        if not is_moderated(collection):
+            return
+        from indexer.moderation.judging import judge_stored, open_judge  # noqa: PLC0415  for who has a policy
+        from indexer.moderation.trail import Trail  # noqa: PLC0415
+
+        judge = open_judge(collection, self.encoders.of(collection), self.settings)
+        if judge is not None:
+            trail = Trail(self.settings.data, collection.name)
+            judge_stored(collection, judge, ids, settings=self.settings, originals=self.originals, trail=trail)
 
     def _discard(self, hashes: set[str]) -> None:
         """Remove uploads and copies that no item has any more."""

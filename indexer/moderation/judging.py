@@ -73,6 +73,17 @@ class ItemJudge:
             judged = [judgement.verdict(row, at) for row in range(len(records))]
         return [refreshed(record.verdict, verdict) for record, verdict in zip(records, judged, strict=True)]
 
+    def settle(self, collection: Collection, parents: Iterable[str | None]) -> None:
+        """See that no part of a file is shown while another is withheld: frames, pages and captions stand together."""
+        for parent in sorted({each for each in parents if each is not None}):
+            parts = {part.id: part for part in collection.parts(parent)}
+            if (first := collection.get(parent)) is not None:
+                parts[parent] = first  # a picture with a caption is no part of itself
+            withheld = any((part.record.verdict or {}).get("action") not in SHOWN for part in parts.values())
+            collection.note(
+                {part.id: {"withheld": withheld} for part in parts.values() if bool(part.record.withheld) != withheld}
+            )
+
     def _held_back(self) -> Verdict:
         policy = self.stored.policy
         return Verdict(
@@ -152,7 +163,7 @@ def judge_stored(
     A picture is decoded only if the policy asks a classifier that has not seen it.
     """
     done = Judged()
-    parents: set[str] = set()
+    parents: set[str | None] = set()
     for some in batched(ids, BATCH):
         _score_unseen(collection, judge, some, originals, settings)
         with deciding(trail):
@@ -167,8 +178,8 @@ def judge_stored(
             collection.note(changes)
         done.changed += len(changes)
         done.unchanged += len(items) - len(changes)
-        parents |= {item.record.parent for item in items if item.record.parent is not None}
-    settle_files(collection, parents)
+        parents |= {item.record.parent for item in items}
+    judge.settle(collection, parents)
     return done
 
 
@@ -203,15 +214,3 @@ def _score_unseen(
 def _matters(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
     """Whether a verdict differs in more than when it was found."""
     return before is None or {**before, "at": None} != {**after, "at": None}
-
-
-def settle_files(collection: Collection, parents: Iterable[str]) -> None:
-    """See that no part of a file is shown while another is withheld: frames, pages and captions stand together."""
-    for parent in sorted(set(parents)):
-        parts = {part.id: part for part in collection.parts(parent)}
-        if (first := collection.get(parent)) is not None:
-            parts[parent] = first  # a picture with a caption is no part of itself
-        withheld = any((part.record.verdict or {}).get("action") not in SHOWN for part in parts.values())
-        collection.note(
-            {part.id: {"withheld": withheld} for part in parts.values() if bool(part.record.withheld) != withheld}
-        )
