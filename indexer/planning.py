@@ -19,6 +19,7 @@ from indexer.media.payloads import CAPTION
 from indexer.report import Failure, Report
 from indexer.sequences import rewrite_parts, sequence_type, tasks_of
 from indexer.settings import Settings
+from indexer.store.fields import POLICY_KEY
 from indexer.tasks import Task
 
 if TYPE_CHECKING:
