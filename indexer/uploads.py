@@ -13,6 +13,7 @@ from indexer.items import content_id, point_id, sha256_hex
 from indexer.media.discover import Candidate
 from indexer.media.originals import UPLOAD, Originals
 from indexer.models.encoder import Encoder
+from indexer.moderation.visible import visible
 from indexer.pipeline import ingest_found
 from indexer.report import Report
 from indexer.settings import Settings
@@ -99,7 +100,8 @@ def _ingested(
     uploads: Sequence[Upload], collection: Collection, encoder: Encoder, shelf: _Shelf, settings: Settings
 ) -> list[Outcome]:
     ids = [_id(collection, upload) for upload in uploads]
-    known = collection.get_many(list(dict.fromkeys(ids)))
+    # As a visitor sees it: whether something withheld is there is nobody's to find out by sending it again.
+    known = visible(collection).get_many(list(dict.fromkeys(ids)))
     errors: dict[int, CrosslensError] = {}
     candidates: list[Candidate] = []
     sources: dict[int, str] = {}
