@@ -138,7 +138,7 @@ filters = st.one_of(
     st.none(),
     st.builds(lambda some, kind: {kind: some}, st.lists(conditions, max_size=3), st.sampled_from(["must", "should"])),
     st.builds(lambda some: {"must_not": some}, st.lists(conditions, max_size=2)),
-    st.just(f"tag:{MARK}"),
+    st.just(f"tags:{MARK}"),
 )
 terms = st.one_of(
     st.sampled_from(["red", "green", "blue and red"]).map(lambda text: {"text": text}),
@@ -248,7 +248,7 @@ def test_duplicates_are_among_what_is_shown(api: Api, keys: dict[Role, str], by:
 
 
 def test_who_may_moderate_sees_all_by_asking_for_it(api: Api, keys: dict[Role, str]) -> None:
-    everything = {"limit": 100, "filter": f"tag:{MARK}"}
+    everything = {"limit": 100, "filter": {"must": [{"key": "tags", "match": {"value": MARK}}]}}
     for role in Role:
         status, body = ask(api, keys[role], "POST", "/v1/collections/closed/search?view=moderator", json=everything)
         if role in {Role.MODERATE, Role.ADMIN}:
