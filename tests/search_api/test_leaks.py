@@ -28,6 +28,7 @@ from search_api.services import Services
 from tests.search_api.access.conftest import Api
 
 COUNT = 1000
+ADDED = now()
 WITHHELD = ("block", "quarantine", "unjudged", "part")
 TAGS = ("red", "green", "blue")
 MARK = "HIDDEN"
@@ -65,7 +66,7 @@ def point(number: int, dimension: int) -> Point:
         text=text,
         verdict=None if why == "unjudged" else {"action": action, "by": "policy", "policy": "p", "version": "0" * 16},
         withheld=True if why == "part" else None,
-        added_at=now(),
+        added_at=ADDED,
     )
     payload = {"year": 2000 + number % 9, "tags": [TAGS[number % 3], mark], "secret": f"{mark}-{number}"}
     return Point(item(number), (vector / np.linalg.norm(vector)).astype(np.float32), to_payload(record, payload))
