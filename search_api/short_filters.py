@@ -11,7 +11,7 @@ Conditions are separated by blanks and must all hold; `-` before one turns it ro
     near:48.85,2.35,10km   the field `place` lies within so many m or km of a latitude and longitude
 
 `kind`, `type`, `width`, `height`, `bytes` and `added` are Crosslens' own fields, unless the collection declares one of
-that name. Dots lead into nested fields.
+that name; `tag` is the field `tags`. Dots lead into nested fields.
 """
 
 from __future__ import annotations
@@ -164,6 +164,8 @@ def _near(value: str) -> Condition:
 
 
 def _key(name: str, types: Mapping[str, str]) -> str:
+    if name == "tag" and name not in types and "tags" in types:
+        return "tags"  # where photos' keywords are; everybody writes one
     return name if name in types else OWN_FIELDS.get(name, name)
 
 

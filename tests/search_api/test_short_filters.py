@@ -102,3 +102,10 @@ def test_any_text_gives_a_filter_or_a_refusal(text: str) -> None:
 def test_a_quoted_value_is_that_value(value: str) -> None:
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     assert must(f'tags:"{quoted}"') == [equal("tags", value)]
+
+
+def test_a_tag_is_one_of_the_tags_unless_there_is_a_field_of_that_name() -> None:
+    assert parse_short("tag:beach", {"tags": "keyword"})["must"] == [{"key": "tags", "match": {"value": "beach"}}]
+    both = {"tags": "keyword", "tag": "keyword"}
+    assert parse_short("tag:beach", both)["must"] == [{"key": "tag", "match": {"value": "beach"}}]
+    assert parse_short("-has:tag", {"tags": "keyword"})["must_not"][0]["must_not"] == [{"is_empty": {"key": "tags"}}]
