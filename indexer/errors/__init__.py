@@ -54,6 +54,8 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── HashListInvalid       a list of hashes that does not parse
      │    ├── HashListNotFound      a policy names a hash list that is not here
      │    ├── ClassifierNotFound    a policy names an image classifier that is not here
+     │    ├── PolicyChanged         another policy is in force than the one that was to be changed
+     │    ├── QueryBlocked          a search by what the policy does not show
      │    ├── ReviewConflict        somebody else decided on an item meanwhile
      │    └── TrailEntryNotFound    no entry of that number in the audit trail
      ├── ApiError                   a server that was asked over HTTP answered with an error, under its code
@@ -129,8 +131,10 @@ from indexer.errors.moderation import (
     HashListNotFound,
     ModerationError,
     OriginalWithheld,
+    PolicyChanged,
     PolicyInvalid,
     PolicyNotFound,
+    QueryBlocked,
     ReviewConflict,
     TrailEntryNotFound,
 )
@@ -203,10 +207,12 @@ __all__ = [
     "OriginalWithheld",
     "Overloaded",
     "ParityFailed",
+    "PolicyChanged",
     "PolicyInvalid",
     "PolicyNotFound",
     "PruneRefused",
     "Quarantined",
+    "QueryBlocked",
     "RateLimited",
     "ReservedPayloadKey",
     "ReviewConflict",

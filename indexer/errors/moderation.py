@@ -73,3 +73,19 @@ class TrailEntryNotFound(ModerationError):
     code = "trail_entry_not_found"
     status = 404
     default_remedy = "Take the number from the trail's export, or from the answer to the decision."
+
+
+class PolicyChanged(ModerationError):
+    """The policy in force is not the one that If-Match names; nothing was changed."""
+
+    code = "policy_changed"
+    status = 412
+    default_remedy = "Get the policy in force, make your change to that one, and send it with its number in If-Match."
+
+
+class QueryBlocked(ModerationError):
+    """A search by what the policy does not show. `categories` in the details has their names."""
+
+    code = "query_blocked"
+    status = 403
+    default_remedy = "Search for something else."

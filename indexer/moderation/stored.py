@@ -41,6 +41,8 @@ class StoredPolicy:
     """Who put it in force."""
     reviewers: Reviewers = 1
     """How many people have to decide the same before it counts."""
+    queries: bool = False
+    """Whether what visitors search with is judged, too."""
 
     def about(self) -> dict[str, Any]:
         """Which it is, without what is in it."""
@@ -51,6 +53,7 @@ class StoredPolicy:
             "at": self.at,
             "by": self.by,
             "reviewers": self.reviewers,
+            "queries": self.queries,
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,6 +70,11 @@ def policy_of(collection: Collection) -> StoredPolicy | None:
 def is_moderated(collection: Collection) -> bool:
     """Whether a policy is in force."""
     return bool(collection.metadata.get(CURRENT))
+
+
+def judges_queries(collection: Collection) -> bool:
+    """Whether a policy is in force that judges what visitors search with."""
+    return bool((collection.metadata.get(CURRENT) or {}).get("queries"))
 
 
 def former_policies(collection: Collection) -> Iterator[StoredPolicy]:
@@ -93,7 +101,7 @@ def policy_numbered(collection: Collection, number: int) -> StoredPolicy:
 
 
 def put_policy(
-    store: Store, collection: Collection, policy: Policy, *, by: str, reviewers: Reviewers = 1
+    store: Store, collection: Collection, policy: Policy, *, by: str, reviewers: Reviewers = 1, queries: bool = False
 ) -> StoredPolicy:
     """Put a policy in force; the one that is there already as it is stays. What is stored is judged by a rescan.
 
@@ -101,10 +109,11 @@ def put_policy(
         PolicyInvalid: it is too large to be kept with the collection.
     """
     before = policy_of(collection)
-    if before is not None and before.policy == policy and before.reviewers == reviewers:
+    if before is not None and (before.policy, before.reviewers, before.queries) == (policy, reviewers, queries):
         return before
     latest = next((each.number for each in former_policies(collection)), 0)
-    kept = StoredPolicy(policy, max(before.number if before else 0, latest) + 1, now().isoformat(), by, reviewers)
+    number = max(before.number if before else 0, latest) + 1
+    kept = StoredPolicy(policy, number, now().isoformat(), by, reviewers, queries)
     document = kept.as_dict()
     if len(json.dumps(document)) > MOST_BYTES:
         raise PolicyInvalid(f"A policy can have no more than {MOST_BYTES // 1024} KiB.", remedy="Divide its lists.")
@@ -140,4 +149,6 @@ def _remember(store: Store, collection: Collection, kept: StoredPolicy | None) -
 
 def _read(kept: dict[str, Any]) -> StoredPolicy:
     policy = Policy.model_validate(kept["policy"])
-    return StoredPolicy(policy, kept["number"], kept["at"], kept["by"], kept.get("reviewers", 1))
+    return StoredPolicy(
+        policy, kept["number"], kept["at"], kept["by"], kept.get("reviewers", 1), kept.get("queries", False)
+    )

@@ -103,7 +103,7 @@ class Fault:
     """The first thing that is wrong with a trail."""
 
     number: int
-    """Of the first entry that was altered or is missing."""
+    """Of the first entry that was altered or is missing; the next may be it, where only its hash of this one was."""
     problem: str
 
 
@@ -308,7 +308,7 @@ def _misplaced(before: Head, entry: Entry) -> Fault | None:
     if entry.previous != before.hash:
         if before.number == 0:
             return Fault(1, "The first entry says that there was one before.")
-        return Fault(before.number, "The entry is not what it was when the next was written.")
+        return Fault(before.number, "It, or what the next says of it, is not what was written.")
     return None
 
 

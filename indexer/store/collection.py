@@ -218,10 +218,21 @@ class Collection(Questions):
             )
 
     def set_payload(self, item_id: str, payload: dict[str, Any]) -> None:
-        """Replace the caller's fields of an item; its record stays."""
+        """Replace the caller's fields of an item; its record stays, and what others write to it meanwhile."""
         stored = self.get(item_id)
-        if stored is not None:
-            self._overwrite(item_id, stored.record, payload)
+        if stored is None:
+            return
+        operations: list[models.UpdateOperation] = []
+        if gone := sorted(stored.payload.keys() - payload.keys()):
+            operations.append(
+                models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=gone, points=[item_id]))
+            )
+        if payload:
+            operations.append(
+                models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, points=[item_id]))
+            )
+        if operations:
+            self._write(lambda client: client.batch_update_points(self.physical, operations, wait=True))
 
     def replace_record(self, item_id: str, record: Record) -> None:
         """Replace the record of an item; the caller's fields stay."""

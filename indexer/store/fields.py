@@ -42,6 +42,7 @@ OWN: Mapping[str, FieldType] = {
     ACTION_KEY: "keyword",
     BY_KEY: "keyword",
     WITHHELD_KEY: "bool",
+    f"{RECORD_KEY}.verdict.review.state": "keyword",
 }
 """Fields of Crosslens' own record."""
 

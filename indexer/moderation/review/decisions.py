@@ -272,9 +272,7 @@ class Reviews:
         self._done()
 
     def _write(self, verdicts: Sequence[tuple[Stored, _Verdict]]) -> None:
-        self._collection.overwrite(
-            [replace(item, record=item.record.model_copy(update={"verdict": verdict})) for item, verdict in verdicts]
-        )
+        self._collection.note({item.id: {"verdict": verdict} for item, verdict in verdicts})
 
     def _done(self) -> None:
         self._pending.unlink(missing_ok=True)

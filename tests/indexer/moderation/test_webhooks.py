@@ -286,7 +286,9 @@ def test_threads_deliver_and_one_that_hangs_holds_up_no_other(tmp_path: Path, se
     assert not [each for each in threading.enumerate() if each.name.startswith("crosslens-webhook")]
 
 
-def test_a_database_that_fails_ends_no_thread(tmp_path: Path, server: Server, poster: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_fails_ends_no_thread(
+    tmp_path: Path, server: Server, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("indexer.moderation.webhooks._IDLE_SECONDS", 0.01)
     hooks = Webhooks(tmp_path, [Endpoint("desk", server.url, SecretStr(SECRET))], poster=poster)
     claim, failures = hooks.outbox.claim, iter([sqlite3.OperationalError("database or disk is full")])
@@ -342,7 +344,17 @@ def test_what_does_not_answer_is_an_error_of_its_own(server: Server, poster: Pos
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "hush", "whsec_", "whsec_aHVzaA==", "whsec_!!!", SECRET[6:], f"{SECRET} hush", "whsec_" + base64.b64encode(bytes(65)).decode()]
+    "secret",
+    [
+        "",
+        "hush",
+        "whsec_",
+        "whsec_aHVzaA==",
+        "whsec_!!!",
+        SECRET[6:],
+        f"{SECRET} hush",
+        "whsec_" + base64.b64encode(bytes(65)).decode(),
+    ],
 )
 def test_a_secret_that_is_none_is_refused_and_not_said(secret: str) -> None:
     with pytest.raises(UsageError) as error:
@@ -377,7 +389,9 @@ def test_secrets_are_on_no_disk_and_in_no_log(tmp_path: Path, server: Server, po
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_dead_letters_are_bounded(tmp_path: Path, server: Server, poster: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_are_bounded(
+    tmp_path: Path, server: Server, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("indexer.moderation.outbox.MOST_DEAD", 3)
     clock = Clock()
     hooks = webhooks(tmp_path, server, poster, clock)
@@ -386,4 +400,8 @@ def test_dead_letters_are_bounded(tmp_path: Path, server: Server, poster: Poster
         clock.now += 1
         hooks.put("media", {f"{number}": VERDICT})
         hooks.deliver("desk")
-    assert [json.loads(each.body)["data"]["item"] for each in Outbox(tmp_path / "moderation" / "webhooks").dead()] == ["4", "3", "2"]
+    assert [json.loads(each.body)["data"]["item"] for each in Outbox(tmp_path / "moderation" / "webhooks").dead()] == [
+        "4",
+        "3",
+        "2",
+    ]

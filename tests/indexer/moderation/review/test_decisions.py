@@ -353,19 +353,19 @@ def test_what_a_crash_left_half_done_is_ended_by_the_next(
     def crash(*_: object) -> None:
         raise IndexUnavailable("gone")
 
-    def half(stored: Any) -> None:
-        write(stored[:3])
+    def half(changes: dict[str, Any]) -> None:
+        write(dict(list(changes.items())[:3]))
         crash()
 
-    write = items.overwrite
+    write = items.note
     with monkeypatch.context() as patch:
         match when:
             case "before the trail":
                 patch.setattr(trail, "append", crash)
             case "before the index":
-                patch.setattr(items, "overwrite", crash)
+                patch.setattr(items, "note", crash)
             case "in the index":
-                patch.setattr(items, "overwrite", half)
+                patch.setattr(items, "note", half)
             case _:
                 patch.setattr(reviews, "_done", crash)
         with pytest.raises(IndexUnavailable):
@@ -382,3 +382,31 @@ def test_what_a_crash_left_half_done_is_ended_by_the_next(
     assert not (trail.folder / "pending.json").exists()
     again.decide(ids, REJECT, who="alice")
     assert json.loads((trail.folder / "head.json").read_text())["number"] == (12 if written else 6)
+
+
+def test_what_is_ended_later_undoes_no_rescan_in_between(
+    items: Collection, reviews: Reviews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews.decide([item_id(1)], APPROVE, who="alice")
+    with monkeypatch.context() as patch:
+        patch.setattr(reviews, "_done", lambda: None)
+        reviews.decide([item_id(1)], WITHDRAW, who="alice")
+    stored = items.get(item_id(1))
+    assert stored is not None
+    verdict = refreshed(stored.record.verdict, judged(soup=0.9))
+    items.replace_record(stored.id, stored.record.model_copy(update={"verdict": verdict}))
+    reviews.settle()
+    assert action(items, 1) == ("block", "policy")
+
+
+def test_of_several_entries_that_did_not_get_to_the_index_the_last_counts(
+    items: Collection, reviews: Reviews, trail: Trail
+) -> None:
+    before = items.get(item_id(1))
+    assert before is not None
+    reviews.decide([item_id(1)], REJECT, who="alice")
+    reviews.decide([item_id(1)], APPROVE, who="alice")
+    items.replace_record(before.id, before.record)
+    (trail.folder / "pending.json").write_text('{"after": 0}')
+    reviews.settle()
+    assert action(items, 1) == ("allow", "person:alice")

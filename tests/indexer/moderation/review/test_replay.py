@@ -130,15 +130,15 @@ class Replay(RuleBasedStateMachine):
     def crash(self, items: list[int], decision: Decision, who: str, half: bool) -> None:
         """The index is gone in the middle of a decision."""
         ids = [item_id(number) for number in items]
-        overwrite = self.index.overwrite
+        note = self.index.note
 
-        def gone(stored: Any) -> None:
+        def gone(changes: dict[str, Any]) -> None:
             if half:
-                overwrite(stored[:1])
+                note(dict(list(changes.items())[:1]))
             raise IndexUnavailable("gone")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.index, "overwrite", gone)
+            patch.setattr(self.index, "note", gone)
             with pytest.raises((IndexUnavailable, ReviewConflict)):
                 self.reviews.decide(ids, decision, who=who)
         self.reviews.settle()
@@ -174,6 +174,6 @@ def test_the_trail_replayed_is_what_is_stored(index: Collection, tmp_path: Path)
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
