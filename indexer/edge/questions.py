@@ -52,6 +52,19 @@ def retrieve(collection: EdgeCollection, body: Any) -> Any:
     return [record_json(record) for record in collection.read(lambda shard: shard.retrieve(ids, selected, vector))]
 
 
+def bare_vectors(collection: EdgeCollection, body: Any) -> bytes:
+    """The vectors of points by their ids, in that order: float32, little-endian; NaN for those that are not there."""
+    ids = point_ids(only(body, "ids").get("ids"))
+    if len(ids) > _MOST_POINTS:
+        raise Refused(f"ids: no more than {_MOST_POINTS} at a time.")
+    records = collection.read(lambda shard: shard.retrieve(ids, False, True))
+    place = {str(each): row for row, each in enumerate(ids)}
+    rows = np.full((len(ids), collection.size), np.nan, dtype="<f4")
+    for record in records:
+        rows[place[str(record.id)]] = record.vector
+    return rows.tobytes()
+
+
 def scroll(collection: EdgeCollection, body: Any) -> Any:
     """A page of points in the order of their ids, or of a field that has a payload index with an order."""
     only(body, "filter", "limit", "offset", "order_by", "with_payload", "with_vector")

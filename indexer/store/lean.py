@@ -16,7 +16,9 @@ from urllib.parse import quote, urlsplit
 from weakref import WeakSet
 
 import httpx
+import numpy as np
 import pydantic_core
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -77,6 +79,11 @@ class LeanClient(QdrantClient):
         body = {"ids": ids, "with_payload": with_payload, "with_vector": with_vectors}
         return [_Record(**record) for record in self._ask(collection_name, "", body)]
 
+    def vectors(self, collection_name: str, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors by their points' ids, float32 (n, dimension); NaN in the rows of those that are not there."""
+        content = self._post(collection_name, "/vectors", {"ids": ids})
+        return np.frombuffer(content, dtype="<f4").reshape(len(ids), -1)
+
     def scroll(  # type: ignore[override]
         self,
         collection_name: str,
@@ -101,12 +108,15 @@ class LeanClient(QdrantClient):
         return [_Record(**record) for record in found["points"]], found["next_page_offset"]
 
     def _ask(self, collection_name: str, route: str, body: dict[str, Any]) -> Any:
+        return pydantic_core.from_json(self._post(collection_name, route, body))["result"]
+
+    def _post(self, collection_name: str, route: str, body: dict[str, Any]) -> bytes:
         path = f"/collections/{quote(collection_name, safe='')}/points{route}"
         response, content = self._direct.post(path, pydantic_core.to_json(body, exclude_none=True))
         if response.status != 200:
             headers = httpx.Headers(dict(response.headers))
             raise UnexpectedResponse(response.status, response.reason, content, headers)
-        return pydantic_core.from_json(content)["result"]
+        return content
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """As `QdrantClient.close`."""

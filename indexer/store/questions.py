@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from qdrant_client import models
+import numpy as np
+from qdrant_client import QdrantClient, models
 
 from indexer.errors import InvalidRequest
 from indexer.items import RECORD_KEY
 from indexer.store.connection import Connection
 from indexer.store.fields import ACTION_KEY, WITHHELD_KEY
+from indexer.store.lean import LeanClient
 from indexer.store.ordering import Order, Placed
 from indexer.store.points import Hit, Place, Stored, Vector, hit_of, stored_of, vector_of
 
@@ -145,11 +147,11 @@ class Questions:
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those items that are there, by id: float32 (dimension,), L2-normalised."""
         found: dict[str, Vector] = {}
+        if self.within is not None:
+            ids = [str(record.id) for record in self._retrieve(ids, with_payload=False, with_vectors=False)]
         for at in range(0, len(ids), _IDS_AT_ONCE):
             some = list(ids[at : at + _IDS_AT_ONCE])
-            for record in self._retrieve(some, with_payload=False, with_vectors=True):
-                if (vector := vector_of(record)) is not None:
-                    found[str(record.id)] = vector
+            found |= self._connection.call(lambda client, some=some: _vectors(client, self.physical, some))  # type: ignore[misc]
         return found
 
     def _retrieve(self, ids: Sequence[str], *, with_payload: bool, with_vectors: bool) -> list[models.Record]:
@@ -298,6 +300,15 @@ def _value(record: models.Record) -> float:
 def both(one: models.Filter | None, other: models.Filter | None) -> models.Filter | None:
     """A filter that lets through what passes both; None lets everything through."""
     return models.Filter(must=[one, other]) if one is not None and other is not None else one or other
+
+
+def _vectors(client: QdrantClient, physical: str, ids: list[str]) -> dict[str, Vector]:
+    if isinstance(client, LeanClient):
+        rows = client.vectors(physical, ids)
+        return {item_id: row for item_id, row in zip(ids, rows, strict=True) if not np.isnan(row[0])}
+    records = client.retrieve(physical, ids, with_payload=False, with_vectors=True)
+    found = {str(record.id): vector_of(record) for record in records}
+    return {item_id: vector for item_id, vector in found.items() if vector is not None}
 
 
 def _without(ids: Sequence[str], filter: models.Filter | None) -> models.Filter | None:

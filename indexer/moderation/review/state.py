@@ -128,9 +128,9 @@ def without(verdict: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in verdict.items() if name != key}
 
 
-def refreshed(stored: Mapping[str, Any] | None, judged: Verdict) -> dict[str, Any]:
+def refreshed(stored: Mapping[str, Any] | None, judged: Verdict | dict[str, Any]) -> dict[str, Any]:
     """An item's verdict after it was judged again: a person's action stays, and what people said and asked."""
-    verdict = judged.to_payload()
+    verdict = judged.to_payload() if isinstance(judged, Verdict) else judged
     if stored is None:
         return verdict
     if is_persons(stored):

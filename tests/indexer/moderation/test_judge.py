@@ -440,3 +440,12 @@ def test_the_whole_house_judges_a_neutral_photo_mildly(bridge: Encoder) -> None:
     )
     assert found.verdict(0).fired == ("personal-numbers",)
     assert found.action(0) is Action.FLAG
+
+
+@pytest.mark.parametrize("style", ["calibrated", "clip"])
+def test_all_verdicts_at_once_are_those_one_by_one(style: str) -> None:
+    judge = judge_of(*EVERYTHING, style=style, hashes=HashList(sha256=np.zeros((1, 32), np.uint8)))
+    judgement = judge.judge(everything(np.random.default_rng(5), 300))
+    at = datetime(2027, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
+    assert judgement.payloads(at) == [judgement.verdict(row, at).to_payload() for row in range(len(judgement))]
+    assert any("reason" in verdict for verdict in judgement.payloads(at))
