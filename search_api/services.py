@@ -222,17 +222,6 @@ class Services:
 
         return Pages(RedisShelf(self.settings, connect(self.settings, tries=1)))
 
-    def fetch(self, url: str) -> bytes:
-        """What is behind a URL that a caller named.
-
-        Raises:
-            MediaError: it may not be fetched, or cannot be.
-        """
-        found = self.fetch_all([url])[0]
-        if isinstance(found, MediaError):
-            raise found
-        return found
-
     def fetch_all(self, urls: Sequence[str]) -> list[bytes | MediaError]:
         """What is behind the URLs of one request, or why it cannot be had; all share one deadline and one cap."""
         from indexer.media.fetch import Fetcher  # noqa: PLC0415

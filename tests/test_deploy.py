@@ -357,6 +357,17 @@ PATHS = re.compile(r"\.Values((?:\.\w+)+)")
 WORKER_PATHS = re.compile(r"\$worker((?:\.\w+)+)")
 
 EVERYTHING = {
+    "adminKey": {"value": "0123456789abcdef0123456789abcdef"},
+    "otel": {"env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "existingSecret": "collector"},
+    "api": {
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "host": "photos.example.org",
+            "tlsSecret": "photos-tls",
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "256m"},
+        },
+    },
     "media": {"claim": "photos"},
     "models": {"enabled": True, "storageClass": "nfs"},
     "workers": {
@@ -524,10 +535,11 @@ def test_selectors_find_their_pods_and_ports(manifests: list[dict[str, Any]]) ->
     for name, budget in of_kind(manifests, "PodDisruptionBudget").items():
         assert chosen(budget["spec"]["selector"]) == {name}
     policies = of_kind(manifests, "NetworkPolicy").values()
-    assert sorted(name for each in policies for name in chosen(each["spec"]["podSelector"])) == sorted(labels)
+    closed = [each for each in policies if each["spec"]["policyTypes"] == ["Ingress", "Egress"]]
+    assert sorted(name for each in closed for name in chosen(each["spec"]["podSelector"])) == sorted(labels)
+    assert [each["metadata"]["name"] for each in policies if each not in closed] == ["crosslens-api"]
     for policy in policies:
         own = chosen(policy["spec"]["podSelector"])
-        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         for direction, peers in (("ingress", "from"), ("egress", "to")):
             for rule in policy["spec"].get(direction, ()):
                 if not isinstance(rule, dict):
@@ -541,16 +553,33 @@ def test_selectors_find_their_pods_and_ports(manifests: list[dict[str, Any]]) ->
                         )
 
 
-def test_nothing_reaches_the_api_but_its_own_pod(manifests: list[dict[str, Any]]) -> None:
+def test_the_api_is_reached_by_its_service_and_wants_a_key(manifests: list[dict[str, Any]]) -> None:
     container = workloads(manifests)["crosslens-api"][1]
-    assert container["args"] == ["serve"]
-    assert "ports" not in container
+    parsed(container["args"])
+    assert (
+        container["args"]
+        == ["serve", "--host", "0.0.0.0"]
+        == load(ROOT / "deploy" / "compose.keys.yml")["services"]["api"]["command"]
+    )
+    (key,) = [each for each in container["env"] if each["name"] == "CROSSLENS_ADMIN_KEY"]
+    assert key["valueFrom"]["secretKeyRef"]["key"] == "CROSSLENS_ADMIN_KEY"
+    service = manifest(manifests, "Service", "crosslens-api")["spec"]
+    assert service.get("type", "ClusterIP") == "ClusterIP"
+    (rule,) = manifest(manifests, "Ingress", "crosslens-api")["spec"]["rules"]
+    assert rule["host"] == "photos.example.org"
+    assert rule["http"]["paths"][0]["backend"]["service"] == {
+        "name": "crosslens-api",
+        "port": {"name": service["ports"][0]["name"]},
+    }
+    assert manifest(manifests, "Ingress", "crosslens-api")["spec"]["tls"] == [
+        {"hosts": ["photos.example.org"], "secretName": "photos-tls"}
+    ]
+    assert manifest(manifests, "NetworkPolicy", "crosslens-api")["spec"]["ingress"] == [
+        {"from": [{"podSelector": {}}], "ports": [{"port": "http"}]}
+    ]
+    assert not [name for name, (_, each) in workloads(manifests).items() if "worker" in name and "ports" in each]
     probes = [container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")]
     assert all(set(probe) & {"exec", "httpGet", "tcpSocket", "grpc"} == {"exec"} for probe in probes)
-    assert not any(
-        each["spec"]["selector"].get("app.kubernetes.io/component") == "api"
-        for each in of_kind(manifests, "Service").values()
-    )
     assert "ingress" not in manifest(manifests, "NetworkPolicy", "crosslens-clients")["spec"]
 
 
@@ -583,9 +612,17 @@ def test_workers_scale_with_their_queues_and_never_to_zero(manifests: list[dict[
 
 
 def test_settings_in_the_chart_exist_and_secrets_are_only_named(manifests: list[dict[str, Any]]) -> None:
-    settings = manifest(manifests, "ConfigMap", "crosslens-settings")["data"].keys() - {"x"}
+    settings = {
+        name
+        for name in manifest(manifests, "ConfigMap", "crosslens-settings")["data"].keys() - {"x"}
+        if not name.startswith("OTEL_")
+    }
     assert settings | VALUES["settings"].keys() <= SETTINGS
-    assert of_kind(manifests, "Secret") == {}
+    # Where no Secret is named, and then of nothing that the chart itself knows.
+    assert of_kind(manifests, "Secret").keys() == {"crosslens-admin-key"}
+    assert manifest(manifests, "Secret", "crosslens-admin-key")["stringData"].keys() == {"CROSSLENS_ADMIN_KEY"}
+    assert VALUES["adminKey"] == {"existingSecret": "", "value": ""}
+    assert 'required "The API needs a first key: ' in TEMPLATES["secret.yaml"]
     for name, (_, container) in workloads(manifests).items():
         seen: set[str] = set()
         for variable in container.get("env", ()):
@@ -593,13 +630,16 @@ def test_settings_in_the_chart_exist_and_secrets_are_only_named(manifests: list[
             # Kubernetes puts in only what was named before.
             assert set(re.findall(r"\$\(([A-Z_]+)\)", str(variable.get("value", "")))) <= seen
             seen.add(variable["name"])
-            if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
+            if reference and variable["name"] != "CROSSLENS_ADMIN_KEY":
                 assert reference["name"] == VALUES["secret"]
                 assert reference["key"] in {"redis-password", "qdrant-api-key"}
-            assert not SECRET.search(variable["name"]) or reference
+            assert not (SECRET.search(variable["name"]) or variable["name"] == "CROSSLENS_ADMIN_KEY") or reference
         assert {each for each in seen if each.startswith("CROSSLENS_")} <= SETTINGS
         if name.startswith(("crosslens-api", "crosslens-worker")):
             assert {"CROSSLENS_REDIS_URL", "CROSSLENS_QDRANT_API_KEY", "CROSSLENS_THREADS"} <= seen
+            assert ("CROSSLENS_ADMIN_KEY" in seen) is (name == "crosslens-api")
+            assert {"secretRef": {"name": "collector"}} in container["envFrom"]
             assert "CROSSLENS_QDRANT_URL" in settings
     owned = set(SCHEMA["properties"]["settings"]["propertyNames"]["not"]["enum"])
     assert owned <= SETTINGS
@@ -680,6 +720,13 @@ def test_values_are_of_the_schema() -> None:
         {"settings": {"CROSSLENS_QDRANT_REPLICAS": 2}},
         {"settings": {"LOG_LEVEL": "info"}},
         {"settings": {"CROSSLENS_WORKERS": "4"}},
+        {"settings": {"CROSSLENS_ADMIN_KEY": "0" * 32}},
+        {"adminKey": {"value": "short"}},
+        {"adminKey": {"value": "0" * 32, "existingSecret": "one-of-the-two"}},
+        {"otel": {"env": {"CROSSLENS_MODEL": "x"}}},
+        {"otel": {"env": {"OTEL_BSP_SCHEDULE_DELAY": 5000}}},
+        {"api": {"ingress": {"enabled": True}}},
+        {"networkPolicy": {"api": []}},
         {"redis": {"enabled": False}},
         {"qdrant": {"enabled": False}},
         {"qdrant": {"url": "https://example.org:6333"}},
@@ -693,7 +740,17 @@ def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_helm_finds_nothing_wrong() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
-    alone = list(yaml.safe_load_all(helm("template", "crosslens", str(CHART))))
+    named = ("--set", "adminKey.existingSecret=admin")
+    alone = list(yaml.safe_load_all(helm("template", "crosslens", str(CHART), *named)))
+    assert of_kind([each for each in alone if each], "Secret", "Ingress") == {}
     assert of_kind([each for each in alone if each], "ScaledObject", "NetworkPolicy").keys() == {
-        "crosslens-clients", "crosslens-redis", "crosslens-qdrant",
+        "crosslens-api", "crosslens-clients", "crosslens-redis", "crosslens-qdrant",
     }  # fmt: skip
+
+
+def test_without_a_first_key_helm_says_what_to_do() -> None:
+    if shutil.which("helm") is None:
+        pytest.skip("there is no helm here")
+    done = subprocess.run(["helm", "template", "crosslens", str(CHART)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "adminKey.existingSecret" in done.stderr
