@@ -146,6 +146,13 @@ class Settings(BaseSettings):
     behind_tls: bool = Field(False, description="A proxy before the API speaks TLS: browsers are told to insist on it.")
     audit_days: int = Field(90, gt=0, description="Days for which the audit log is kept.")
 
+    webhook_url: str | None = Field(
+        None, description="Where verdicts that change are posted to, over https://; unset, nowhere."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="What these messages are signed with: whsec_ and 24 to 64 random bytes in base64."
+    )
+    log_blocked_queries: bool = Field(False, description="Log what was searched for when a policy blocks a search.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     @property

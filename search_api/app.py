@@ -14,6 +14,7 @@ from search_api import classify, collections, duplicates, facets, health, items,
 from search_api.access import routes as access
 from search_api.access.guard import Guard
 from search_api.access.keys import without_secrets
+from search_api.moderation import fit, hash_lists, moderate, policies, policy, rescans, review
 from search_api.openapi import routes as openapi
 from search_api.services import Services
 
@@ -65,7 +66,9 @@ def create_app(
     app.before_request(_begin)
     app.after_request(_finish)
     metrics.register(app, services)
-    for module in (collections, items, search, facets, duplicates, classify, jobs, health, access, openapi):
+    of_collections = (collections, items, search, facets, duplicates, classify)
+    of_moderation = (policies, policy, rescans, review, fit, hash_lists, moderate)
+    for module in (*of_collections, *of_moderation, jobs, health, access, openapi):
         app.register_blueprint(module.blueprint)
     (guard or Guard(settings, public=public)).register(app)
     if settings.allowed_origins:

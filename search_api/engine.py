@@ -73,6 +73,11 @@ class SearchEngine:
         self.background = background or make_background(encoder, collection)
         self._relevance = Relevance(encoder.manifest, _fitted(collection), self.background, collection.count)
 
+    @property
+    def collection(self) -> Collection:
+        """What it searches, with the metadata that the collection had when it was made."""
+        return self._collection
+
     def is_of(self, collection: Collection) -> bool:
         """Whether it searches this very collection: one of the same name may have taken its place."""
         return self._collection.metadata == collection.metadata and self._collection.name == collection.name

@@ -11,6 +11,8 @@ from indexer import tracing
 from indexer.errors import InvalidRequest
 from indexer.items import check_collection_name
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
+from search_api.engine import SearchEngine
+from search_api.moderation.queries import allowed
 from search_api.request import MAX_SEARCHES, SearchRequest
 from search_api.services import services
 from search_api.views import as_moderator
@@ -35,7 +37,8 @@ def search(name: str) -> Response:
     name the other parts; a form with files and no `request` asks for what is like all of those images.
     """
     engine = services().engine(check_collection_name(name), everything=as_moderator())
-    answer = engine.search(_from_form() if is_form() else SearchRequest.parse(json_body()))
+    asked = _from_form() if is_form() else SearchRequest.parse(json_body())
+    answer = engine.search(_allowed(engine, [asked])[0])
     g.stages = answer.stages
     tracing.record_stages(answer.stages)
     return jsonify(answer.as_dict())
@@ -48,13 +51,18 @@ def search_batch(name: str) -> Response:
     One that is wrong refuses all.
     """
     engine = services().engine(check_collection_name(name), everything=as_moderator())
-    requests = validated(Searches, json_body()).searches
+    requests = _allowed(engine, validated(Searches, json_body()).searches)
     answers = engine.search_many(requests)
     # They share every stage but the last, which each has for itself.
     *shared, last = answers[0].stages
     own = sum(answer.stages[last] for answer in answers)
     tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
     return jsonify({"answers": [answer.as_dict() for answer in answers]})
+
+
+def _allowed(engine: SearchEngine, requests: list[SearchRequest]) -> list[SearchRequest]:
+    """What is searched with, if the policy in force lets it; moderators search with anything."""
+    return requests if as_moderator() else allowed(engine.collection, requests)
 
 
 def _from_form() -> SearchRequest:

@@ -55,6 +55,7 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     import waitress  # noqa: PLC0415  after the signal handlers, which must be there first
     from waitress import wasyncore  # noqa: PLC0415
 
+    from indexer.moderation.notices import open_webhooks  # noqa: PLC0415
     from search_api.access.gate import gated_channel  # noqa: PLC0415
     from search_api.access.guard import Guard  # noqa: PLC0415
     from search_api.app import create_app  # noqa: PLC0415
@@ -81,6 +82,9 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     )
     server.channel_class = gated_channel(guard.lets_in)
     threading.Thread(target=services.warm, name="warm", daemon=True).start()
+    webhooks = open_webhooks(settings)
+    if webhooks is not None:
+        webhooks.start()
     try:
         while not stopping.is_set():
             wasyncore.loop(timeout=0.5, use_poll=True, map=sockets, count=1)
@@ -92,6 +96,8 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     finally:
         server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
         wasyncore.close_all(sockets)
+        if webhooks is not None:
+            webhooks.close()
         services.close()
 
 

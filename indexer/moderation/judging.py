@@ -18,9 +18,11 @@ from indexer.errors import CrosslensError, MediaError
 from indexer.flow import batched
 from indexer.items import Record, now
 from indexer.media.pictures import stored_picture
-from indexer.moderation.classifiers.classifier import ImageClassifier, load_classifier
+from indexer.moderation.classifiers.classifier import ImageClassifier
 from indexer.moderation.judge import Judge
-from indexer.moderation.lists import PREFIX, hash_list
+from indexer.moderation.lists import PREFIX
+from indexer.moderation.notices import action_changed, open_webhooks, tell
+from indexer.moderation.opening import open_policy
 from indexer.moderation.policy import Action
 from indexer.moderation.review.decisions import deciding
 from indexer.moderation.review.state import refreshed
@@ -123,16 +125,8 @@ def open_judge(collection: Collection, encoder: Encoder, settings: Settings) -> 
 
 
 def _opened(stored: StoredPolicy, collection: Collection, encoder: Encoder, settings: Settings) -> ItemJudge:
-    policy = stored.policy
     try:
-        folders = (settings.data / "classifiers",)
-        classifiers = tuple(load_classifier(name, folders) for name in policy.models)
-        judge = Judge(
-            policy,
-            encoder,
-            hash_lists={name: hash_list(collection, name, settings) for name in policy.lists},
-            classifiers={each.manifest.name: each.manifest for each in classifiers},
-        )
+        judge, classifiers = open_policy(stored.policy, encoder, settings, collection)
     except CrosslensError as error:
         return ItemJudge(stored, None, trouble=error.message)
     return ItemJudge(stored, judge, classifiers)
@@ -160,6 +154,7 @@ def judge_stored(
     A picture is decoded only if the policy asks a classifier that has not seen it.
     """
     done = Judged()
+    webhooks = open_webhooks(settings)
     parents: set[str | None] = set()
     for some in batched(ids, BATCH):
         _score_unseen(collection, judge, some, originals, settings)
@@ -173,6 +168,9 @@ def judge_stored(
                 if _matters(item.record.verdict, verdict)
             }
             collection.note(changes)
+        verdicts = {item: change["verdict"] for item, change in changes.items()}
+        news = {item: each for item, each in verdicts.items() if action_changed(there[item].record.verdict, each)}
+        tell(webhooks, collection.name, news)
         done.changed += len(changes)
         done.unchanged += len(items) - len(changes)
         parents |= {item.record.parent for item in items}

@@ -55,7 +55,7 @@ class Need:
     """With `Scope.LISTED`: the answer's member that lists, and which member of each one names its collection."""
 
 
-READ, WRITE, ADMIN = Role.READ, Role.WRITE, Role.ADMIN
+READ, WRITE, MODERATE, ADMIN = Role.READ, Role.WRITE, Role.MODERATE, Role.ADMIN
 
 NEEDS: Mapping[str, Need] = {
     "GET /healthz": Need(READ, without_key="anybody"),
@@ -85,6 +85,30 @@ NEEDS: Mapping[str, Need] = {
     "DELETE /v1/collections/<name>/labels/<label_set_name>": Need(WRITE, Scope.COLLECTION),
     "POST /v1/collections/<name>/labels/<label_set_name>/apply": Need(WRITE, Scope.COLLECTION),
     "POST /v1/collections/<name>/ingest": Need(WRITE, Scope.COLLECTION, body=Body.SOURCES),
+    "GET /v1/policies": Need(READ),
+    "GET /v1/policies/<policy_name>": Need(READ),
+    # With read alone, nobody learns of a policy in force how to slip past it.
+    "GET /v1/collections/<name>/policy": Need(MODERATE, Scope.COLLECTION),
+    "PUT /v1/collections/<name>/policy": Need(MODERATE, Scope.COLLECTION),
+    "DELETE /v1/collections/<name>/policy": Need(MODERATE, Scope.COLLECTION),
+    "GET /v1/collections/<name>/policies": Need(MODERATE, Scope.COLLECTION),
+    "GET /v1/collections/<name>/policies/<policy_number>": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/policies/<policy_number>/restore": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/moderation/dry-run": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/moderation/rescan": Need(MODERATE, Scope.COLLECTION),
+    "GET /v1/collections/<name>/moderation/review": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/moderation/review": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/moderation/undo": Need(MODERATE, Scope.COLLECTION),
+    "GET /v1/collections/<name>/moderation/trail": Need(MODERATE, Scope.COLLECTION),
+    "POST /v1/collections/<name>/moderation/fit": Need(MODERATE, Scope.COLLECTION),
+    # Of an item that they see.
+    "POST /v1/collections/<name>/items/<item>/appeal": Need(READ, Scope.COLLECTION),
+    "GET /v1/collections/<name>/hash-lists": Need(MODERATE, Scope.COLLECTION),
+    "GET /v1/collections/<name>/hash-lists/<list_name>": Need(MODERATE, Scope.COLLECTION),
+    "PUT /v1/collections/<name>/hash-lists/<list_name>": Need(MODERATE, Scope.COLLECTION),
+    "DELETE /v1/collections/<name>/hash-lists/<list_name>": Need(MODERATE, Scope.COLLECTION),
+    # The collection that its body may name is looked at by the route.
+    "POST /v1/moderate": Need(MODERATE),
     "GET /v1/jobs": Need(READ, Scope.LISTED, listed=("jobs", "collection")),
     "GET /v1/jobs/<job_id>": Need(READ, Scope.JOB),
     "GET /v1/jobs/<job_id>/failures": Need(READ, Scope.JOB),

@@ -37,9 +37,12 @@ def serve(host: str, port: int, settings: Settings, as_json: bool) -> None:
     until there is one. On another --host every request needs a key: see `crosslens keys`.
     """
     from indexer.logs import configure_logging  # noqa: PLC0415
+    from indexer.moderation.notices import open_webhooks  # noqa: PLC0415  not for `crosslens --help`
 
     configure_logging(settings.log_level)
-    brought_key(settings)  # said here, once, rather than by a child that dies of it again and again
+    # Said here, once, rather than by a child that dies of it again and again.
+    brought_key(settings)
+    open_webhooks(settings)
     family, address = resolve(host, port)
     if not is_loopback(str(address[0])):
         refuse_without_key(settings, host)

@@ -21,12 +21,13 @@ from werkzeug.routing import Rule
 from indexer import errors
 from indexer.classify.labels import LabelSet
 from indexer.errors import CrosslensError
+from indexer.moderation.policy import Policy
 from search_api.access.needs import NEEDS, Need, Scope
 from search_api.openapi.answers import Job, Problem
 from search_api.openapi.docstrings import describe, with_parts
 from search_api.openapi.operations import OPERATIONS, PATHS, TAGS, Content, Operation, Query
 from search_api.openapi.service_answers import MadeKey
-from search_api.openapi.shapes import RESHAPED, Schema, new_item, term
+from search_api.openapi.shapes import RESHAPED, Schema, new_item, term, thing
 from search_api.problems import Refused
 
 METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
@@ -145,6 +146,9 @@ _NAMED = {
     "items.thumbnail": "get_thumbnail",
     "classify.put_label_set_of": "put_label_set",
     "classify.delete_label_set_of": "delete_label_set",
+    "policy.put_policy_of": "put_policy",
+    "hash_lists.put_hash_list_of": "put_hash_list",
+    "hash_lists.delete_hash_list_of": "delete_hash_list",
 }
 
 
@@ -170,6 +174,7 @@ def _request_body(about: Operation) -> Schema:
     schema = body if isinstance(body, dict) else {"$ref": _REF.format(model=_name_of(body))}
     examples = {name: {"value": value} for name, value in about.examples.items()}
     content: Schema = {"application/json": {"schema": schema, "examples": examples}}
+    content |= {media_type: {"schema": other} for media_type, other in about.other_bodies.items()}
     if about.form is not None:
         content["multipart/form-data"] = {
             "schema": about.form,
@@ -193,7 +198,7 @@ def _responses(about: Operation, need: Need, *, has_path: bool) -> Schema:
         codes.setdefault(404, {})["not_found"] = "No route of that path."
     if about.body is not None:
         codes.setdefault(413, {})["too_large"] = "A body of more bytes than the cap."
-    if about.headers:
+    if "Range" in {each.name for each in about.headers}:
         codes.setdefault(416, {})[_REFUSED_RANGE] = "The content ends before the range begins."
     if about.problem is not None:
         codes.setdefault(503, {})["not_ready"] = "A part of the server does not answer."
@@ -206,7 +211,7 @@ def _answer(status: int, answer: type[BaseModel] | Content | None, about: Operat
     headers: Schema = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
     if answer is MadeKey or (answer is Job and status == 202):  # what was made just now
         headers["Location"] = {"$ref": "#/components/headers/Location"}
-    if about.headers and status in {200, 206}:
+    if about.headers and answer is not None and status in {200, 201, 206}:
         headers["ETag"] = {"$ref": "#/components/headers/ETag"}
     response: Schema = {"description": _said(status, answer), "headers": headers}
     if isinstance(answer, Content) and answer.media_type:
@@ -264,7 +269,7 @@ def _models() -> Iterable[type[BaseModel]]:
         for each in (operation.body, operation.problem, *operation.answers.values()):
             if isinstance(each, type):
                 yield each
-    yield from (Problem, LabelSet)
+    yield from (Problem, LabelSet, Policy)
 
 
 @cache
@@ -275,6 +280,7 @@ def _schemas() -> Schema:
     for model in with_parts(models):
         describe(schemas[model.__name__], model)
     schemas["ClassifiedTerm"] = term(copy.deepcopy(schemas["Term"]), plain=True)
+    schemas["ModeratedTerm"] = thing(copy.deepcopy(schemas["Term"]))
     form_items = copy.deepcopy(schemas["NewItems"])
     form_items["properties"]["items"]["items"] = {"$ref": _REF.format(model="FormItem")}
     schemas["FormItems"] = form_items
@@ -282,6 +288,7 @@ def _schemas() -> Schema:
     for name, reshape in RESHAPED.items():
         schemas[name] = reshape(copy.deepcopy(schemas[name]))
     schemas["FormClassification"] = _without_items(schemas["ClassifyRequest"])
+    schemas["FormModeration"] = _without_items({"anyOf": [schemas["ModerateRequest"]]})["anyOf"][0]
     return {name: _without_null_defaults(schema) for name, schema in sorted(schemas.items())}
 
 

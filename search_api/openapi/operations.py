@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from indexer import errors
 from indexer.errors import CrosslensError
+from indexer.moderation.dry_run import MOST_ITEMS, MOST_NEAREST
+from indexer.moderation.review.waiting import MOST
 from search_api.access.audit import MOST_ENTRIES
 from search_api.access.routes import NewKey
 from search_api.classify import ClassifyRequest
@@ -21,7 +23,11 @@ from search_api.duplicates import DuplicatesRequest
 from search_api.facets import FacetRequest
 from search_api.items import Change, NewItems
 from search_api.jobs import NewJob
-from search_api.openapi import answers, service_answers
+from search_api.moderation.fit import FitRequest
+from search_api.moderation.moderate import ModerateRequest
+from search_api.moderation.rescans import NEAREST, SAMPLE
+from search_api.moderation.review import LAST, PAGE, NewAppeal, NewDecisions, Undoing
+from search_api.openapi import answers, moderation_answers, review_answers, service_answers
 from search_api.openapi.shapes import COLLECTION_NAME, Schema
 from search_api.problems import WrongContentType
 from search_api.request import SearchRequest
@@ -61,6 +67,8 @@ class Operation:
     """Beside those that any operation can give."""
     body: type[BaseModel] | Schema | None = None
     body_required: bool = True
+    other_bodies: Mapping[str, Schema] = field(default_factory=dict)
+    """The body as something else than JSON, by content type."""
     form: Schema | None = None
     """The body as a multipart form."""
     examples: Mapping[str, Any] = field(default_factory=dict)
@@ -95,12 +103,21 @@ QUERY: Errors = (
 QUEUE: Errors = (errors.BrokerUnavailable, errors.KeysUnavailable)
 JOB: Errors = (*QUEUE, errors.JobNotFound)
 SUBMIT: Errors = (*QUEUE, errors.TooBusy)
+LISTS: Errors = (errors.HashListNotFound, errors.HashListInvalid, errors.MediaStoreUnavailable)
+JUDGE: Errors = (errors.PolicyInvalid, errors.ClassifierNotFound, errors.InvalidVector, *LISTS)
+POLICY: Errors = (*COLLECTION, *MODEL, *JUDGE, errors.InvalidRequest, errors.TooBusy)
+FORMER: Errors = (*COLLECTION, errors.PolicyNotFound)
+REVIEW: Errors = (*FORMER, errors.InvalidRequest, errors.UsageError, errors.UrlRefused)
+DECIDE: Errors = (*REVIEW, WrongContentType, errors.ItemNotFound, errors.ReviewConflict, errors.TooBusy)
 
 PATHS: Mapping[str, tuple[Schema, str]] = {
     "name": ({"type": "string", "pattern": COLLECTION_NAME}, "The collection."),
     "item": ({"type": "string", "minLength": 1}, "The item, by the id that its upload or a search gave."),
     "job_id": ({"type": "string", "minLength": 1}, "The job."),
     "label_set_name": ({"type": "string", "pattern": COLLECTION_NAME}, "The label set."),
+    "policy_name": ({"type": "string", "pattern": COLLECTION_NAME}, "The starting policy."),
+    "policy_number": ({"type": "integer", "minimum": 1, "maximum": 999_999_999}, "The policy's number."),
+    "list_name": ({"type": "string", "pattern": COLLECTION_NAME}, "The hash list."),
     "key_id": ({"type": "string", "minLength": 1}, "The key's id, without its secret."),
 }
 """Variables of paths."""
@@ -110,6 +127,7 @@ TAGS: Mapping[str, str] = {
     "Items": "Photos, frames, pages and texts: upload, see, change, remove.",
     "Search": "By text, image, item or vector, or a weighted sum of them.",
     "Classification": "What of some labels a picture or text is; label sets that are kept.",
+    "Moderation": "Policies that say what is shown: tried, put in force, and what is stored judged by them.",
     "Jobs": "Sources that workers ingest from a queue.",
     "Keys": "Who may do what, and what was done.",
     "Service": "Whether the server answers, its metrics, and this description.",
@@ -136,6 +154,17 @@ _RANGE = (
 _UNCHANGED = Content("", "The content is as it was.")
 _TO_ITEM = {"item": ("get_item", {"name": "$request.path.name", "item": "$response.body#/items/0/id"})}
 _TO_JOB = {"job": ("get_job", {"job_id": "$response.body#/job"})}
+_IF_MATCH = (
+    Query("If-Match", {"type": "string"}, "The `ETag` of the policy that is meant to be in force: its number."),
+)
+_POLICY_TEXTS = {"application/yaml": {"type": "string"}}
+_NEUTRAL = {
+    "name": "animals",
+    "categories": [
+        {"name": "cats", "action": "blur", "threshold": 0.3, "detectors": [{"type": "prompts", "positive": ["a cat"]}]}
+    ],
+}
+_SWITCH: Schema = {"type": "boolean"}
 _MOMENT = {"type": "string", "maxLength": 64, "examples": ["2027-01-31T12:00:00Z", "7d"]}
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -179,7 +208,7 @@ OPERATIONS: Mapping[str, Operation] = {
         query=(_count("size", "Pixels of the longest side.", 1024, 256, 16),), headers=_RANGE,
     ),
     "POST /v1/collections/<name>/search": Operation(
-        "Search", {200: answers.SearchAnswer}, (*QUERY, errors.InvalidCursor), body=SearchRequest,
+        "Search", {200: answers.SearchAnswer}, (*QUERY, errors.InvalidCursor, errors.QueryBlocked), body=SearchRequest,
         form=_form(_ref("SearchRequest"), file=BINARY),
         examples={
             "by text": {"query": [{"text": "a dog on a beach"}], "limit": 3},
@@ -190,7 +219,7 @@ OPERATIONS: Mapping[str, Operation] = {
         },
     ),
     "POST /v1/collections/<name>/search/batch": Operation(
-        "Search", {200: answers.SearchAnswers}, QUERY, body=Searches,
+        "Search", {200: answers.SearchAnswers}, (*QUERY, errors.QueryBlocked), body=Searches,
         examples={"two searches": {"searches": [{"query": [{"text": "a dog"}]}, {"query": [{"text": "a cat"}]}]}},
     ),
     "POST /v1/collections/<name>/facets": Operation(
@@ -219,6 +248,109 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "POST /v1/collections/<name>/labels/<label_set_name>/apply": Operation(
         "Classification", {202: answers.Job}, (*COLLECTION, *SUBMIT, errors.LabelSetNotFound), links=_TO_JOB
+    ),
+    "GET /v1/policies": Operation("Moderation", {200: moderation_answers.StartingPolicies}),
+    "GET /v1/policies/<policy_name>": Operation(
+        "Moderation", {200: moderation_answers.StartingPolicy}, (errors.PolicyNotFound,)
+    ),
+    "GET /v1/collections/<name>/policy": Operation(
+        "Moderation", {200: moderation_answers.KeptPolicy}, FORMER
+    ),
+    "PUT /v1/collections/<name>/policy": Operation(
+        "Moderation", {200: moderation_answers.PutPolicy, 201: moderation_answers.PutPolicy},
+        (*POLICY, WrongContentType, errors.PolicyChanged),
+        body=_ref("Policy"), other_bodies=_POLICY_TEXTS, examples={"cats are blurred": _NEUTRAL},
+        query=(
+            Query("reviewers", {"enum": [1, 2]}, "How many people have to decide the same before it counts."),
+            Query("queries", _SWITCH, "Whether what visitors search with is judged, too."),
+        ),
+        headers=_IF_MATCH,
+    ),
+    "DELETE /v1/collections/<name>/policy": Operation(
+        "Moderation", {204: None}, (*FORMER, errors.PolicyChanged, errors.TooBusy), headers=_IF_MATCH
+    ),
+    "GET /v1/collections/<name>/policies": Operation(
+        "Moderation", {200: moderation_answers.PolicyList}, COLLECTION
+    ),
+    "GET /v1/collections/<name>/policies/<policy_number>": Operation(
+        "Moderation", {200: moderation_answers.KeptPolicy}, FORMER
+    ),
+    "POST /v1/collections/<name>/policies/<policy_number>/restore": Operation(
+        "Moderation", {200: moderation_answers.PutPolicy, 201: moderation_answers.PutPolicy},
+        (*POLICY, errors.PolicyNotFound, errors.PolicyChanged), headers=_IF_MATCH,
+    ),
+    "POST /v1/collections/<name>/moderation/dry-run": Operation(
+        "Moderation", {200: moderation_answers.DryRun}, (*POLICY, WrongContentType),
+        body=_ref("Policy"), other_bodies=_POLICY_TEXTS, examples={"cats would be blurred": _NEUTRAL},
+        query=(
+            _count("limit", "How many items to judge at most.", MOST_ITEMS, SAMPLE, 1),
+            _count("nearest", "How many items near each threshold to tell.", MOST_NEAREST, NEAREST),
+        ),
+    ),
+    "POST /v1/collections/<name>/moderation/rescan": Operation(
+        "Moderation", {202: answers.Job}, (*FORMER, *SUBMIT), links=_TO_JOB
+    ),
+    "GET /v1/collections/<name>/moderation/review": Operation(
+        "Moderation", {200: review_answers.ReviewQueue}, (*REVIEW, errors.InvalidCursor),
+        query=(
+            _count("limit", "How many.", MOST, PAGE, 1),
+            Query("after", {"type": "string"}, "The `next` of the page before."),
+        ),
+    ),
+    "POST /v1/collections/<name>/moderation/review": Operation(
+        "Moderation", {200: review_answers.Decided}, DECIDE, body=NewDecisions,
+        examples={"not to be shown": {"ids": ["a", "b"], "decision": {"what": "reject"}, "seen": {"a": 0, "b": 17}}},
+    ),
+    "POST /v1/collections/<name>/moderation/undo": Operation(
+        "Moderation", {200: review_answers.Decided}, (*DECIDE, errors.TrailEntryNotFound), body=Undoing,
+        examples={"two decisions": {"numbers": [17, 18]}},
+    ),
+    "POST /v1/collections/<name>/items/<item>/appeal": Operation(
+        "Moderation", {201: review_answers.Appealed}, DECIDE, body=NewAppeal, body_required=False,
+        examples={"with a reason": {"note": "It is a drawing."}},
+    ),
+    "GET /v1/collections/<name>/moderation/trail": Operation(
+        "Moderation", {200: Content("*/*", "The entries, as JSON lines or CSV.")}, (*COLLECTION, errors.InvalidRequest),
+        query=(
+            Query("format", {"enum": ["jsonl", "csv"], "default": "jsonl"}, "As what to write it."),
+            Query("from", _MOMENT, "The first time."), Query("to", _MOMENT, "The time before which to end."),
+            Query("who", {"type": "string"}, "Who decided, as the trail has it."),
+            Query("item", {"type": "string"}, "An item's id."),
+            _count("after", "The number after which to begin.", LAST, 0),
+        ),
+    ),
+    "POST /v1/collections/<name>/moderation/fit": Operation(
+        "Moderation", {200: review_answers.Learned},
+        (*POLICY, WrongContentType, errors.PolicyNotFound), body=FitRequest, body_required=False,
+        examples={"nine of ten are to be right": {"precision": 0.9}},
+    ),
+    "GET /v1/collections/<name>/hash-lists": Operation(
+        "Moderation", {200: moderation_answers.HashLists}, COLLECTION
+    ),
+    "GET /v1/collections/<name>/hash-lists/<list_name>": Operation(
+        "Moderation", {200: Content("*/*", "The hashes, as CSV or JSON.")},
+        (*COLLECTION, *LISTS, errors.InvalidRequest),
+        query=(Query("format", {"enum": ["csv", "json"], "default": "csv"}, "As what to write it."),),
+    ),
+    "PUT /v1/collections/<name>/hash-lists/<list_name>": Operation(
+        "Moderation", {200: moderation_answers.PutHashList, 201: moderation_answers.PutHashList},
+        (*COLLECTION, *BODY, *LISTS),
+        body=moderation_answers.SIGNALS,
+        other_bodies={"text/csv": {"type": "string"}, "text/plain": {"type": "string"}},
+        examples={"as ThreatExchange has it": {"data": [{"indicator": "f" * 64, "type": "HASH_PDQ"}]}},
+        query=(
+            Query("join", _SWITCH, "Add to what is there."),
+            Query("kind", {"enum": ["sha256", "pdq"]}, "What hashes are that come without a type."),
+        ),
+    ),
+    "DELETE /v1/collections/<name>/hash-lists/<list_name>": Operation(
+        "Moderation", {204: None}, (*COLLECTION, errors.HashListNotFound)
+    ),
+    "POST /v1/moderate": Operation(
+        "Moderation", {200: moderation_answers.Moderated},
+        (*COLLECTION, *BODY, *MODEL, *JUDGE, errors.PolicyNotFound), body=ModerateRequest,
+        form=_form(_ref("FormModeration"), file=BINARY),
+        examples={"a text": {"items": [{"text": "a cat on a mat"}], "policy": "neutral"}},
     ),
     "POST /v1/collections/<name>/ingest": Operation(
         "Jobs", {202: answers.Job}, (*COLLECTION, *BODY, *MODEL, *SUBMIT), body=NewJob,

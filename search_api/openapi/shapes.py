@@ -81,6 +81,23 @@ def term(schema: Schema, *, plain: bool = False) -> Schema:
     return {"title": schema["title"], "description": schema["description"], "anyOf": variants}
 
 
+def thing(schema: Schema) -> Schema:
+    """Of `Term`, where it is judged: a text, or an image."""
+    given = schema["properties"]
+    values = {"text": _not_null(given["text"]), "image": _image(given["image"])}
+    variants = [_object({name: value}, (name,), title=f"By {name}") for name, value in values.items()]
+    return {"title": "ModeratedTerm", "description": "What is judged: a text, or an image.", "anyOf": variants}
+
+
+def moderate_request(schema: Schema) -> Schema:
+    """Of `ModerateRequest`: texts and images; a policy is given as PUT takes it."""
+    given = schema["properties"]
+    given["items"]["items"] = {"$ref": "#/components/schemas/ModeratedTerm"}
+    name, _, null = given["policy"]["anyOf"]
+    given["policy"]["anyOf"] = [name, {"$ref": "#/components/schemas/Policy"}, null]
+    return schema
+
+
 def search_request(schema: Schema) -> Schema:
     """Of `SearchRequest`: a search, a walk without a query, or the next page of either."""
     given = dict(schema["properties"])
@@ -189,15 +206,23 @@ def new_items(schema: Schema) -> Schema:
     return schema
 
 
+def duplicates_request(schema: Schema) -> Schema:
+    """Of `DuplicatesRequest`: the same bytes have no threshold."""
+    others = {"properties": {"by": {"enum": ["picture", "alike"]}}}
+    return {**schema, "anyOf": [others, {"properties": {"threshold": _NULL}}]}
+
+
 RESHAPED: Mapping[str, Callable[[Schema], Schema]] = {
     "Term": term,
     "SearchRequest": search_request,
     "Searches": searches,
     "FacetRequest": facet_request,
+    "DuplicatesRequest": duplicates_request,
     "NewItems": new_items,
     "NewItem": lambda schema: new_item(schema, files=False),
     "Change": change,
     "ClassifyRequest": classify_request,
     "LabelSet": label_set,
     "NewKey": new_key,
+    "ModerateRequest": moderate_request,
 }

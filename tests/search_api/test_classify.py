@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from indexer.errors import MediaError, UrlRefused
 from indexer.settings import Settings
 from indexer.store import Store, open_store
 from search_api.app import create_app
@@ -112,6 +113,26 @@ def test_what_is_not_there_or_no_picture_is_said(client: FlaskClient) -> None:
     assert client.post(CLASSIFY, json={"items": [{"image": junk}], "labels": ["a"]}).status_code in {415, 422, 400}
     private = {"items": [{"image": "http://127.0.0.1:1/x.png"}], "labels": ["a"]}
     assert client.post(CLASSIFY, json=private).get_json(force=True)["code"] == "url_refused"
+
+
+def test_all_urls_are_fetched_at_once_and_errors_name_the_item(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def fetch_all(self: Services, urls: list[str]) -> list[bytes | MediaError]:
+        asked.append(urls)
+        return [UrlRefused("It is private.") if "private" in url else picture(url.split("/")[-1]) for url in urls]
+
+    monkeypatch.setattr(Services, "fetch_all", fetch_all)
+    items: list[dict[str, str]] = [{"image": data_url("red")}] * 8 + [{"text": "a green photo"}]
+    items += [{"image": f"https://a.test/{colour}"} for colour in ("blue", "red")]
+    answer = classify(client, items=items, labels=["red", "green", "blue"])
+    assert [each["tags"] for each in answer["results"][-2:]] == [["blue"], ["red"]]
+    assert asked == [["https://a.test/blue", "https://a.test/red"]]
+    body = {"items": [*items, {"image": "https://private.test/blue"}], "labels": ["red"]}
+    refused = problem(client.post(CLASSIFY, json=body), 422, "url_refused")
+    assert (refused["field"], refused["detail"]) == ("items.11", "items.11: It is private.")
 
 
 def test_label_sets_are_kept_versioned_and_used(client: FlaskClient) -> None:

@@ -124,6 +124,17 @@ def test_weights_and_negative_terms_hold_across_modalities(collection: Collectio
     assert all("0" in pair for pair in pairs[1])
 
 
+@pytest.mark.parametrize("weight", [5e-324, -5e-324, 1e-300, 1e-40])  # float32 has none of them
+def test_only_the_ratio_of_weights_counts(collection: Collection, weight: float) -> None:
+    alone, mixed = [{"text": "1"}], [{"text": "1"}, image_term(2)]
+    for terms in (alone, mixed) if abs(weight) > 5e-324 else (alone,):  # the least has not the digits for two terms
+        sign = np.sign(weight)
+        small = search(collection, {"query": [{**term, "weight": weight} for term in terms], "limit": 5})
+        plain = search(collection, {"query": [{**term, "weight": float(sign)} for term in terms], "limit": 5})
+        assert [each.id for each in small.results] == [each.id for each in plain.results]
+        assert [each.score for each in small.results] == pytest.approx([each.score for each in plain.results])
+
+
 def test_explain_gives_each_terms_share(collection: Collection) -> None:
     answer = search(collection, {"query": [image_term(0), {"text": "5"}], "limit": 200 // 2, "explain": True})
     for result in answer.results:

@@ -216,6 +216,7 @@ def test_items_are_not_there(api: Api, keys: dict[Role, str], role: Role) -> Non
             ("GET", "/thumbnail", {}),
             ("HEAD", "/media", {}),
             ("PATCH", "", {"json": {"payload": {"a": 1}}}),
+            ("POST", "/appeal", {}),
             ("DELETE", "", {}),
         ):
             status, _ = same(api, keys[role], method, f"/items/{each}{path}", **options)

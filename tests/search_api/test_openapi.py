@@ -17,7 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from indexer.settings import Settings
 from search_api.access.needs import routes
 from search_api.app import create_app
-from search_api.openapi import answers, service_answers
+from search_api.openapi import answers, moderation_answers, review_answers, service_answers
 from search_api.services import Services
 from tests.bundles import picture
 from tests.search_api.conftest import Served
@@ -106,7 +106,7 @@ class Truth:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = copy.deepcopy(document)
-        for name in {**vars(answers), **vars(service_answers)}:
+        for name in {**vars(answers), **vars(service_answers), **vars(moderation_answers), **vars(review_answers)}:
             schema = self.document["components"]["schemas"].get(name)
             if schema is not None and schema.get("additionalProperties") is not True:
                 schema["additionalProperties"] = False
@@ -231,6 +231,7 @@ def ask_for_everything(client: httpx.Client, served: Served) -> None:  # noqa: P
     assert applied.status_code == 202
     client.delete(f"{media}/labels/colours")
 
+    ask_to_moderate(client)
     job = client.post(f"{media}/ingest", json={"source": str(served.photos)}).json()["job"]
     until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "done")
     assert client.get(f"/v1/jobs/{job}/failures").json()["failures"]
@@ -254,6 +255,84 @@ def ask_for_everything(client: httpx.Client, served: Served) -> None:  # noqa: P
     client.get("/v1/audit?limit=0")
     assert client.delete(f"{media}/items/words").status_code == 204
     assert client.delete(media).status_code == 204
+
+
+def ask_to_moderate(client: httpx.Client) -> None:
+    """Of a collection of its own, as a policy hides what is there."""
+    base = "/v1/collections/moderated"
+    client.get("/v1/policies")
+    client.get("/v1/policies/neutral")
+    client.get("/v1/policies/none")
+    client.put(base)
+    client.post(f"{base}/items", files=[("file", ("red.png", picture("red"))), ("file", ("blue.png", picture("blue")))])
+    client.get(f"{base}/policy")
+    client.post(f"{base}/moderation/rescan")
+    prompts = {"type": "prompts", "positive": ["red"]}
+    policy = {"name": "p", "categories": [{"name": "c", "action": "block", "detectors": [prompts]}]}
+    assert client.post(f"{base}/moderation/dry-run", json=policy).json()["categories"][0]["nearest"]
+    client.post(f"{base}/moderation/dry-run?limit=0", json=policy)
+    assert client.put(f"{base}/policy?queries=true", json=policy).status_code == 201
+    assert client.put(f"{base}/policy", json={**policy, "description": "new"}).status_code == 200
+    client.put(f"{base}/policy", json={})
+    client.put(f"{base}/policy", content=b"x")
+    client.put(f"{base}/policy", json=policy, headers={"If-Match": '"1"'})
+    client.get(f"{base}/policy")
+    client.get(f"{base}/policies")
+    client.get(f"{base}/policies/1")
+    client.get(f"{base}/policies/9")
+    assert client.post(f"{base}/policies/1/restore").status_code == 200
+    assert client.post(f"{base}/moderation/rescan").status_code == 202
+    ask_to_review(client, base)
+    client.post(f"{base}/search", json={"query": [{"text": "red"}]})
+    image = base64.b64encode(picture("red")).decode()
+    for items in ([{"text": "red"}, {"image": image}, {"image": "aGVsbG8="}], []):
+        client.post("/v1/moderate", json={"items": items, "collection": "moderated"})
+    client.post("/v1/moderate", files={"file": picture("red")})
+
+    lists, csv = f"{base}/hash-lists", {"Content-Type": "text/csv"}
+    assert client.put(f"{lists}/known", content=f"hash,type\n{'a' * 64},pdq\n", headers=csv).status_code == 201
+    assert client.put(f"{lists}/known?join=true", json={"data": []}).status_code == 200
+    client.put(f"{lists}/known", content=b"x", headers=csv)
+    client.put(f"{lists}/known", content=b"x")
+    client.get(lists)
+    client.get(f"{lists}/known?format=json")
+    client.get(f"{lists}/none")
+    assert client.delete(f"{lists}/known").status_code == 204
+    assert client.delete(f"{base}/policy").status_code == 204
+    client.delete(f"{base}/policy")
+    assert client.post(f"{base}/policies/1/restore").status_code == 201
+    client.delete(base)
+
+
+def ask_to_review(client: httpx.Client, base: str) -> None:
+    """By the policy `p` of one category, `c`: prompts that find what is red."""
+    review = f"{base}/moderation/review"
+    words = [f"{colour} {number}" for colour in ("red", "blue") for number in range(24)]
+    items = [{"text": word, "id": word} for word in words]
+    assert client.post(f"{base}/items", json={"items": items}).status_code == 201
+    assert client.get(f"{review}?limit=5").json()["next"]
+    client.get(f"{review}?after=x")
+    for some, decision in (
+        (words[:24], {"what": "recategorise", "categories": ["c"]}),
+        (words[24:], {"what": "approve"}),
+    ):
+        decided = client.post(review, json={"ids": some, "decision": decision})
+        assert decided.status_code == 200
+    client.post(review, json={"ids": ["none"], "decision": {"what": "approve"}})
+    client.post(review, json={"ids": words[:1], "decision": {"what": "approve"}, "seen": {words[0]: 0}})
+    client.post(review, json={})
+    last = decided.json()["entries"][-1]["number"]
+    assert client.post(f"{base}/moderation/undo", json={"numbers": [last]}).status_code == 200
+    client.post(f"{base}/moderation/undo", json={"numbers": [last]})
+    client.post(f"{base}/moderation/undo", json={"numbers": [10**6]})
+    assert client.post(f"{base}/items/{words[-2]}/appeal", json={"note": "no"}).status_code == 201
+    client.post(f"{base}/items/{words[-2]}/appeal")
+    client.post(f"{base}/items/none/appeal")
+    assert len(client.get(f"{base}/moderation/trail").text.splitlines()) > 48
+    client.get(f"{base}/moderation/trail?format=csv&after=3")
+    client.get(f"{base}/moderation/trail?format=x")
+    assert client.post(f"{base}/moderation/fit").json()["categories"][0]["positive"] == 24
+    client.post(f"{base}/moderation/fit", json={"precision": 2})
 
 
 def until(true: Any, seconds: float = 60.0) -> None:
