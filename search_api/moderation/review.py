@@ -27,7 +27,7 @@ from search_api.views import seen
 blueprint = Blueprint("review", __name__, url_prefix="/v1/collections/<name>")
 
 PAGE = 50
-LAST = 10**12
+LAST = 10**11 - 1
 """No trail has so many entries."""
 _TYPES = {"jsonl": "application/jsonl", "csv": "text/csv"}
 

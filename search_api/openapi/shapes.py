@@ -98,6 +98,24 @@ def moderate_request(schema: Schema) -> Schema:
     return schema
 
 
+def decision(schema: Schema) -> Schema:
+    """Of `Decision`: what is approved or withdrawn is of nothing more, and who recategorises names categories."""
+    given = schema["properties"]
+
+    def variant(title: str, *what: str, needs: tuple[str, ...] = ("what",), **more: Schema) -> Schema:
+        said = {"what": {**given["what"], "enum": list(what)}, "action": _NULL, "categories": _NULL, **more}
+        return _object(said, needs, title=title)
+
+    variants = [
+        variant("Approve, or withdraw", "approve", "withdraw"),
+        variant("Reject", "reject", action=given["action"], categories=given["categories"]),
+        variant(
+            "Recategorise", "recategorise", needs=("what", "categories"), categories=_not_null(given["categories"])
+        ),
+    ]
+    return {"title": schema["title"], "description": schema["description"], "anyOf": variants}
+
+
 def search_request(schema: Schema) -> Schema:
     """Of `SearchRequest`: a search, a walk without a query, or the next page of either."""
     given = dict(schema["properties"])
@@ -225,4 +243,5 @@ RESHAPED: Mapping[str, Callable[[Schema], Schema]] = {
     "LabelSet": label_set,
     "NewKey": new_key,
     "ModerateRequest": moderate_request,
+    "Decision": decision,
 }

@@ -28,7 +28,8 @@ BEYOND_SCHEMAS = (
     "cursor", "is no time", "no part is named", "nothing in the upload", "is not declared", "No appropriate index",
     "is no item's id", "is no label set of the name", "items: List should have at least 1 item", "is where the labels",
     "are written to", "terms with its likes", "cancel", "label sets", "twice", "must be printable",
-    "invalid JSON path", "can be declared", "is declared as", "can declare no more",
+    "invalid JSON path", "can be declared", "is declared as", "can declare no more", "has no category",
+    "Only decisions on items can be undone",
 )  # fmt: skip
 """What a body means, beside what is stored, beside the path, or beside a form's other parts."""
 FUZZ: dict[str, Any] = {

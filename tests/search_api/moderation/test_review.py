@@ -139,8 +139,8 @@ def test_decisions_that_make_no_sense_are_refused(reviewed: Site) -> None:
         "item_not_found",
     )
     assert len(told["items"]) == 1
-    for body in ({"numbers": []}, {"numbers": [0]}, {"numbers": ["x"]}):
-        problem(reviewed.client.post(UNDO, json=body), 400, "invalid_request")
+    for numbers in ([], [0], ["x"]):
+        problem(reviewed.client.post(UNDO, json={"numbers": numbers}), 400, "invalid_request")
     assert entries(reviewed)[1:] == []  # but for the policy
 
 
