@@ -302,6 +302,18 @@ class _Run:
                 self._finish(prepared.task.file)
         if self._judge is not None:
             self._judge.settle(self._collection, [task.record.parent for task, _ in written])
+            self._tell([task for task, _ in written])
+
+    def _tell(self, tasks: list[Task]) -> None:
+        """Let the operator's webhook hear of what is not simply shown."""
+        from indexer.moderation.notices import action_changed, open_webhooks, tell  # noqa: PLC0415  for who has a policy
+
+        news = {
+            task.id: task.details["verdict"]
+            for task in tasks
+            if action_changed(task.record.verdict, task.details["verdict"])
+        }
+        tell(open_webhooks(self._settings), self._collection.name, news)
 
     def _settle(self, written: list[tuple[Task, Record]]) -> None:
         """Count what was written; write again what gained a location meanwhile."""

@@ -254,7 +254,7 @@ def _foreign(text: str, manifest: Manifest) -> str | None:
 
 
 def _normalised(vector: Vector) -> Vector:
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return vector / max(math.sqrt(vector @ vector), 1e-12)
 
 
 def _label(term: Term) -> str:

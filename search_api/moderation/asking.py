@@ -59,7 +59,7 @@ def number(name: str, default: int, least: int, most: int) -> int:
         InvalidRequest: it is none.
     """
     given = request.args.get(name, str(default))
-    if not (given.isascii() and given.isdigit()) or not least <= int(given[:12]) <= most:
+    if not (given.isascii() and given.isdigit() and len(given) <= 15) or not least <= int(given) <= most:
         raise InvalidRequest(f"{name}: must be a number from {least:,} to {most:,}.", field=name)
     return int(given)
 
