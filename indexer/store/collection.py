@@ -222,17 +222,10 @@ class Collection(Questions):
         stored = self.get(item_id)
         if stored is None:
             return
-        operations: list[models.UpdateOperation] = []
-        if gone := sorted(stored.payload.keys() - payload.keys()):
-            operations.append(
-                models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=gone, points=[item_id]))
-            )
         if payload:
-            operations.append(
-                models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, points=[item_id]))
-            )
-        if operations:
-            self._write(lambda client: client.batch_update_points(self.physical, operations, wait=True))
+            self._write(lambda client: client.set_payload(self.physical, payload, [item_id], wait=True))
+        if gone := sorted(stored.payload.keys() - payload.keys()):
+            self._write(lambda client: client.delete_payload(self.physical, gone, [item_id], wait=True))
 
     def replace_record(self, item_id: str, record: Record) -> None:
         """Replace the record of an item; the caller's fields stay."""

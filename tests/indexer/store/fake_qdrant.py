@@ -285,6 +285,20 @@ class _Points(messages.PointsServicer):
             )
         )
     )
+    SetPayload = _rpc(
+        _written(
+            lambda http, request: http.set_payload(
+                request.collection_name, GrpcToRest.convert_payload(request.payload), request.points_selector
+            )
+        )
+    )
+    DeletePayload = _rpc(
+        _written(
+            lambda http, request: http.delete_payload(
+                request.collection_name, list(request.keys), request.points_selector
+            )
+        )
+    )
     Count = _rpc(
         lambda http, request: messages.CountResponse(
             result=messages.CountResult(count=http.count(request.collection_name, exact=request.exact).count)
