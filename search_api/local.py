@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def local_engine(settings: Settings) -> Iterator[SearchEngine]:
+def local_engine(settings: Settings, *, everything: bool = False) -> Iterator[SearchEngine]:
     """The engine of `settings.collection`; the index is attached to, or started, for as long as the context lasts.
+
+    It finds what the collection's policy shows, or `everything`.
 
     Raises:
         CollectionNotFound: nothing was ingested into it.
@@ -32,11 +34,14 @@ def local_engine(settings: Settings) -> Iterator[SearchEngine]:
         attached = attach(settings)
     with ThreadPoolExecutor(1) as pool:
         likely = pool.submit(_likely_encoder, settings)
+        from indexer.moderation.visible import visible  # noqa: PLC0415
         from indexer.store import open_store  # noqa: PLC0415
         from search_api.engine import SearchEngine  # noqa: PLC0415
 
         with open_store(settings, attached) as store:
             collection = store.get(settings.collection)
+            if not everything:
+                collection = visible(collection)
             encoder = likely.result()
             if encoder is None or encoder.fingerprint != collection.fingerprint:
                 from indexer.models.encoder import load_encoder_of  # noqa: PLC0415

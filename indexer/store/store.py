@@ -142,7 +142,7 @@ class Store:
         if wanted.keys() <= found.types.keys():
             return found
         self.index(found, wanted)
-        return self.get(found.name)
+        return self.physical(found.physical)  # of a shadow, the name is another collection's
 
     def declare(self, name: str, fields: Mapping[str, FieldType]) -> Collection:
         """Declare fields of the callers' payload, with or without points in the collection; gives it back with them.

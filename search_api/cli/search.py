@@ -52,6 +52,7 @@ def _decoded(_context: click.Context, _parameter: click.Parameter, filter: str |
 @click.option("--order-by", metavar="FIELD", help="Order the best by a field of the payload; -FIELD is descending.")
 @click.option("--frames", is_flag=True, help="All frames and pages of a file that fit, not the best one alone.")
 @click.option("--explain", is_flag=True, help="With --json: what each term had in each result.")
+@click.option("--everything", is_flag=True, help="Also what the collection's moderation policy does not show.")
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also write the results as a page to look at."
 )
@@ -71,6 +72,7 @@ def search(
     order_by: str | None,
     frames: bool,
     explain: bool,
+    everything: bool,
     sheet: Path | None,
     url: str | None,
     key: str | None,
@@ -94,6 +96,8 @@ def search(
     if url is not None:
         if sheet is not None:
             raise click.UsageError("--sheet shows files of this machine; it does not go with --url.")
+        if everything:
+            raise click.UsageError("--everything looks into a data folder; it does not go with --url.")
         _search_there(
             url, key, settings.collection, as_json=as_json, text=text, images=image, items=item, limit=limit,
             options=options,
@@ -105,7 +109,7 @@ def search(
     terms: list[dict[str, Any]] = [{"text": text}] if text else []
     terms += [{"image": picture} for picture in pictures] + [{"item": each} for each in item]
     request = SearchRequest.parse({"query": terms, "limit": limit, **options})
-    with local_engine(settings) as engine:
+    with local_engine(settings, everything=everything) as engine:
         answer = engine.search(request)
     if sheet is not None:
         _write_sheet(sheet, answer, _asked(text, pictures, item, settings), settings)
