@@ -244,7 +244,7 @@ def test_keys_are_made_seen_and_revoked(api: Api) -> None:
     assert listed[0]["limits"] == {"rate": 5.0}
     text = json.dumps(listed)
     assert "digest" not in text
-    assert first.rsplit("_", 1)[1] not in text
+    assert first.split("_", 2)[2] not in text
     assert api.ask("GET", "/v1/collections", second.get_json()["key"]).status_code == 200
     assert api.ask("DELETE", second.headers["Location"], first).status_code == 204
     assert api.ask("GET", "/v1/collections", second.get_json()["key"]).status_code == 401
