@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 
 import structlog
@@ -80,7 +80,7 @@ def create_app(
 
 def _begin() -> None:
     g.started = time.perf_counter()
-    g.request_id = f"{random.getrandbits(64):016x}"
+    g.request_id = secrets.token_hex(8)
 
 
 def _finish(response: Response) -> Response:

@@ -171,11 +171,6 @@ def test_searches_answer_as_if_it_were_not_there(api: Api, keys: dict[Role, str]
     same(api, keys[role], "POST", "/search/batch", json={"searches": [request]})
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="now and then a search by an item with a least relevance has further results in one of the two; "
-    "none of them is withheld, and why is not understood yet",
-)
 @given(request=searches, sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 @within(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_too(api: Api, keys: dict[Role, str], request: Any, sizes: list[int]) -> None:

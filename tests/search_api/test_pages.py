@@ -1,6 +1,7 @@
 """Pages of a ranked list: nothing twice, nothing passed over, whatever is written meanwhile; and their cursors."""
 
 import base64
+import random
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -251,6 +252,14 @@ class TestCursors:
         assert len(short) < 50
         assert [part["rows"] for part in pages.parts(pages.read(short), "media")] == [[0], [1]]
         assert pages.parts(cursor, "media") == pages.parts(pages.read(short), "media")
+
+    def test_no_two_lists_have_one_name_whoever_seeds_the_generator(self) -> None:
+        pages = Pages(MemoryShelf())
+        names = set()
+        for _ in range(3):
+            random.seed(0)
+            names.add(pages.read(pages.begin("media", {"rows": []}, 0)).list)
+        assert len(names) == 3
 
     def test_memory_is_bounded(self) -> None:
         shelf = MemoryShelf(max_bytes=10_000)
