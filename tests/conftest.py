@@ -2,10 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from indexer.models.bundle import load_bundle
 from indexer.models.encoder import Encoder
@@ -20,6 +22,13 @@ def pytest_configure() -> None:
     """Keep the tests' folders in memory where there is room: hundreds of indexes are made, and each syncs its files."""
     if _IN_MEMORY.is_dir() and min(shutil.disk_usage(_IN_MEMORY).free, psutil.virtual_memory().available) > _ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_IN_MEMORY))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_are() -> Iterator[None]:
+    """What a test makes of the process' logs (a level, a format) ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -156,14 +156,11 @@ def test_logs_name_the_trace_and_are_json_whoever_logs(
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     configure_logging("info")
-    try:
-        with tracing.span("a"):
-            ids = tracing.ids()
-            structlog.get_logger("t").info("ours", n=1)
-            logging.getLogger("lib").warning('theirs, with "quotes"\nand %s', "lines")
-        structlog.get_logger("t").info("outside")
-    finally:
-        structlog.reset_defaults()
+    with tracing.span("a"):
+        ids = tracing.ids()
+        structlog.get_logger("t").info("ours", n=1)
+        logging.getLogger("lib").warning('theirs, with "quotes"\nand %s', "lines")
+    structlog.get_logger("t").info("outside")
     ours, theirs, outside = map(json.loads, capsys.readouterr().err.splitlines())
     assert (ours["event"], ours["n"], ours["trace_id"], ours["span_id"]) == ("ours", 1, *ids.values())
     assert (theirs["event"], theirs["logger"]) == ('theirs, with "quotes"\nand lines', "lib")

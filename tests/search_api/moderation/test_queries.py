@@ -5,7 +5,6 @@ import io
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from indexer.errors import UrlRefused
@@ -123,8 +122,6 @@ def test_it_is_logged_with_the_content_only_if_so_set(
     settings = site.services.settings.model_copy(update={"log_blocked_queries": content})
     monkeypatch.setattr(site.services, "settings", settings)
     site.put_policy(WORDS, queries="true")
-    # One that was not used yet: used ones keep the processors of another test.
-    monkeypatch.setattr("search_api.moderation.queries._log", structlog.get_logger("moderation"))
     with capture_logs() as logs:
         site.client.post(SEARCH, json=by_text("my swordfish"))
     noted = [line for line in logs if line["event"] == "query blocked"]
