@@ -9,7 +9,7 @@ from typing import Any
 OWNER_FILE = "owner.lock"
 """Held (flock) by the process that owns the index."""
 ADDRESS_FILE = "address.json"
-"""The owner's pid, URL and secret, readable by the owner of the folder alone."""
+"""The owner's pid, URL, port for direct questions, and secret, readable by the owner of the folder alone."""
 LEASES_FILE = "leases.lock"
 """Held shared by every client; when nobody holds it any more, the process ends."""
 

@@ -154,12 +154,6 @@ def _add_read_routes(app: Flask, catalog: Catalog) -> None:
 
         app.add_url_rule(f"/collections/<name>{rule}", rule, view, methods=["POST"])
 
-    @app.post("/collections/<name>/points/vectors")  # ours alone: as JSON, vectors take ten times as long
-    def vectors(name: str) -> Response:
-        collection, body = catalog.get(name), _body()
-        with well_formed():
-            return Response(questions.bare_vectors(collection, body), content_type="application/octet-stream")
-
     route("/points", questions.retrieve)
     route("/points/scroll", questions.scroll)
     route("/points/count", questions.count)

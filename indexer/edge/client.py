@@ -30,6 +30,8 @@ class Attached:
         self._folder = folder
         self._optimize_after = optimize_after
         self.url = ""
+        self.direct = 0
+        """The port for questions without HTTP (`indexer.edge.direct`)."""
         self.secret = ""
         self._child: subprocess.Popen[bytes] | None = None
         self._answered = False
@@ -45,7 +47,7 @@ class Attached:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if address := self._running():
-                self.url, self.secret = address
+                self.url, self.direct, self.secret = address
                 self._answered = True
                 return
             if self._child is not None and self._died_at_start(self._child):
@@ -75,11 +77,11 @@ class Attached:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _running(self) -> tuple[str, str] | None:
+    def _running(self) -> tuple[str, int, str] | None:
         address = read_address(self._folder)
         if address is None or _is_free(self._folder / OWNER_FILE):
             return None
-        return address["url"], address["secret"]
+        return address["url"], address["direct"], address["secret"]
 
     def close(self) -> None:
         """Give up the lease. The process ends soon, if nobody else holds one."""

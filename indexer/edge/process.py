@@ -20,6 +20,7 @@ import waitress
 from indexer.edge.address import ADDRESS_FILE, EXIT_OWNED, LEASES_FILE, OWNER_FILE, describe_owner
 from indexer.edge.app import create_app
 from indexer.edge.catalog import Catalog
+from indexer.edge.direct import DirectServer
 from indexer.edge.files import FileLock, write_atomically
 from indexer.errors import IndexOwned
 
@@ -60,6 +61,7 @@ def run(folder: Path, *, optimize_after: int) -> None:
         max_request_body_size=_MAX_BODY,
         channel_timeout=3600,
     )
+    direct = DirectServer(catalog, secret)
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -68,7 +70,9 @@ def run(folder: Path, *, optimize_after: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     threading.Thread(target=server.run, name="serve", daemon=True).start()
-    address = {"pid": os.getpid(), "url": f"http://127.0.0.1:{server.effective_port}", "secret": secret}
+    direct.start()
+    url = f"http://127.0.0.1:{server.effective_port}"
+    address = {"pid": os.getpid(), "url": url, "direct": direct.port, "secret": secret}
     write_atomically(folder / ADDRESS_FILE, address)
     _log.info("index opened", folder=str(folder), collections=catalog.names())
     while not stopping.wait(_WATCH_SECONDS):
@@ -76,6 +80,7 @@ def run(folder: Path, *, optimize_after: int) -> None:
             break
         catalog.build_what_is_quiet()
     (folder / ADDRESS_FILE).unlink(missing_ok=True)
+    direct.close()
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
     catalog.close()
     _log.info("index closed", folder=str(folder))

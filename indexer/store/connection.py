@@ -108,7 +108,7 @@ class Connection:
             warnings.filterwarnings("ignore", message=".*insecure connection.*")
             if isinstance(self._to, Attached):
                 self._to.connect()
-                return LeanClient(self._to.url, self._to.secret, timeout=_TIMEOUT_SECONDS, **options)
+                return LeanClient(self._to.url, self._to.direct, self._to.secret, timeout=_TIMEOUT_SECONDS, **options)
             return QdrantClient(
                 url=self._to.qdrant_url,
                 api_key=self._to.qdrant_api_key,

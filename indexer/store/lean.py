@@ -3,16 +3,18 @@
 `QdrantClient` copies every request deeply, looks through it for texts to embed, validates each float of a vector
 against all that it can be, and sends it with an HTTP client in pure Python: measured 2.2 ms of processor time a search,
 of which the index itself needs 0.7. Searches come hundreds of times a second, items by the million, and both from our
-own code alone, so they are sent as they are. All other calls, and all to a Qdrant server, are the client's own.
+own code alone, so they are sent as they are, over `indexer.edge.direct`. All other calls, and all to a Qdrant server,
+are the client's own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
 from weakref import WeakSet
 
 import httpx
@@ -21,6 +23,8 @@ import pydantic_core
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from indexer.edge.frames import REFUSAL, connect, hang_up
 
 
 class _Found(NamedTuple):
@@ -51,9 +55,10 @@ class _Answer(NamedTuple):
 class LeanClient(QdrantClient):
     """A client of the embedded index process, by its address on loopback and its secret. Thread-safe."""
 
-    def __init__(self, url: str, secret: str, *, timeout: float, **options: Any) -> None:
-        super().__init__(url=url, api_key=secret, timeout=int(timeout), **options)
-        self._direct = _Direct(url, secret, timeout)
+    def __init__(self, url: str, direct: int, secret: str, *, timeout: int, **options: Any) -> None:
+        """`direct` is the port for questions without HTTP."""
+        super().__init__(url=url, api_key=secret, timeout=timeout, **options)
+        self._direct = _Direct(direct, secret.encode(), timeout)
 
     def query_batch_points(
         self,
@@ -64,7 +69,7 @@ class LeanClient(QdrantClient):
         **_: Any,
     ) -> list[Any]:
         """As `QdrantClient.query_batch_points`, for queries by vector; its answers are bare, not validated."""
-        answers = self._ask(collection_name, "/query/batch", {"searches": requests})
+        answers = self._ask(collection_name, "query", {"searches": requests})
         return [_Answer([_Found(**point) for point in answer["points"]]) for answer in answers]
 
     def retrieve(  # type: ignore[override]
@@ -77,11 +82,11 @@ class LeanClient(QdrantClient):
     ) -> list[Any]:
         """As `QdrantClient.retrieve`, not validated."""
         body = {"ids": ids, "with_payload": with_payload, "with_vector": with_vectors}
-        return [_Record(**record) for record in self._ask(collection_name, "", body)]
+        return [_Record(**record) for record in self._ask(collection_name, "retrieve", body)]
 
     def vectors(self, collection_name: str, ids: Sequence[str]) -> NDArray[np.float32]:
         """Vectors by their points' ids, float32 (n, dimension); NaN in the rows of those that are not there."""
-        content = self._post(collection_name, "/vectors", {"ids": ids})
+        content = self._direct.ask(collection_name, "vectors", {"ids": ids})
         return np.frombuffer(content, dtype="<f4").reshape(len(ids), -1)
 
     def scroll(  # type: ignore[override]
@@ -104,19 +109,11 @@ class LeanClient(QdrantClient):
             "with_payload": with_payload,
             "with_vector": with_vectors,
         }
-        found = self._ask(collection_name, "/scroll", body)
+        found = self._ask(collection_name, "scroll", body)
         return [_Record(**record) for record in found["points"]], found["next_page_offset"]
 
-    def _ask(self, collection_name: str, route: str, body: dict[str, Any]) -> Any:
-        return pydantic_core.from_json(self._post(collection_name, route, body))["result"]
-
-    def _post(self, collection_name: str, route: str, body: dict[str, Any]) -> bytes:
-        path = f"/collections/{quote(collection_name, safe='')}/points{route}"
-        response, content = self._direct.post(path, pydantic_core.to_json(body, exclude_none=True))
-        if response.status != 200:
-            headers = httpx.Headers(dict(response.headers))
-            raise UnexpectedResponse(response.status, response.reason, content, headers)
-        return content
+    def _ask(self, collection_name: str, question: str, body: dict[str, Any]) -> Any:
+        return pydantic_core.from_json(self._direct.ask(collection_name, question, body))
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """As `QdrantClient.close`."""
@@ -125,49 +122,60 @@ class LeanClient(QdrantClient):
 
 
 class _Direct:
-    """Requests over a connection for each thread, sent in one piece: in two, header and body wake the server twice."""
+    """Questions over a connection for each thread."""
 
-    def __init__(self, url: str, secret: str, timeout: float) -> None:
-        where = urlsplit(url)
-        self._host, self._port, self._timeout = str(where.hostname), where.port, timeout
-        self._head = f"Host: {where.netloc}\r\napi-key: {secret}\r\nContent-Type: application/json\r\n"
+    def __init__(self, port: int, secret: bytes, timeout: int) -> None:
+        self._port, self._secret, self._timeout = port, secret, timeout
         self._own = threading.local()
         self._lock = threading.Lock()
-        self._open: WeakSet[HTTPConnection] = WeakSet()  # a thread's goes with it
+        self._open: WeakSet[_Line] = WeakSet()  # a thread's goes with it
 
-    def post(self, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
-        """The answer and its content.
+    def ask(self, collection: str, question: str, body: dict[str, Any]) -> bytes:
+        """The answer, as it came.
 
         Raises:
-            ResponseHandlingException: there is none; the connection is given up then.
+            UnexpectedResponse: the index refuses.
+            ResponseHandlingException: there is no answer; the connection is given up then.
         """
-        connection = self._connection()
+        asked = {"collection": collection, "question": question, "body": body}
+        own = self._own
         try:
-            if connection.sock is None:
-                connection.connect()  # sets TCP_NODELAY
-            head = f"POST {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
-            connection.sock.sendall(head.encode("ascii") + body)
-            response = HTTPResponse(connection.sock, method="POST")
-            response.begin()
-            content = response.read()
-            if response.will_close:
-                connection.close()
-        except (OSError, HTTPException) as error:
-            connection.close()
+            connection = self._connection()
+            connection.send_bytes(pydantic_core.to_json(asked, exclude_none=True))
+            answer = connection.recv_bytes()
+        except (OSError, EOFError, AuthenticationError) as error:
+            own.line = None
             raise ResponseHandlingException(error) from error
-        return response, content
+        if answer[:1] == REFUSAL:
+            refusal = pydantic_core.from_json(answer[1:])
+            content = pydantic_core.to_json({"status": {"error": refusal["message"]}})
+            raise UnexpectedResponse(refusal["code"], "", content, httpx.Headers())
+        return answer[1:]
 
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """End the connections of all threads; who waits for an answer is told at once."""
         with self._lock:
-            for connection in list(self._open):
-                connection.close()
+            for line in list(self._open):
+                hang_up(line.connection)
             self._open.clear()
+            self._own = threading.local()
 
-    def _connection(self) -> HTTPConnection:
-        connection: HTTPConnection | None = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = self._own.connection = HTTPConnection(self._host, self._port, timeout=self._timeout)
+    def _connection(self) -> Connection:
+        line: _Line | None = getattr(self._own, "line", None)
+        if line is None:
+            line = _Line(connect(self._port, self._secret, seconds=self._timeout))
             with self._lock:
-                self._open.add(connection)
-        return connection
+                self._own.line = line
+                self._open.add(line)
+        return line.connection
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class _Line:
+    """A thread's connection, which is closed when nobody has it any more, and by nobody else.
+
+    A `Connection` that is collected closes its descriptor while weak references still lead to it: whoever follows one
+    then closes the descriptor once more, which by that time may be another's. They lead here instead.
+    """
+
+    connection: Connection
