@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic.config import JsonDict
 
 from indexer.errors import CrosslensError, InvalidRequest, TooBusy
 from search_api.bodies import json_body, validated
@@ -39,10 +40,22 @@ _DONE = "done"
 _log = structlog.get_logger("api")
 
 
+def _threshold_of(by: str, what: JsonDict) -> JsonDict:
+    return {
+        "if": {"properties": {"by": {"const": by}}, "required": ["by"]},
+        "then": {"properties": {"threshold": what}},
+    }
+
+
 class DuplicatesRequest(BaseModel):
     """What counts as the same, and which page of groups."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={"allOf": [_threshold_of("alike", {"maximum": 1}), _threshold_of("bytes", {"type": "null"})]},
+    )
 
     by: Annotated[str, Field(pattern="^(bytes|picture|alike)$")] = "picture"
     """The same bytes; the same picture (PDQ); or vectors that are near each other."""

@@ -60,6 +60,7 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
     from search_api.access.guard import Guard  # noqa: PLC0415
     from search_api.app import create_app  # noqa: PLC0415
     from search_api.services import Services  # noqa: PLC0415
+    from search_api.threads import WarmestFirst  # noqa: PLC0415
 
     services = Services(settings)
     sockets: dict[int, Any] = {}
@@ -73,7 +74,7 @@ def serve(settings: Settings, listener: socket.socket, stopping: threading.Event
         app,
         map=sockets,
         sockets=[listener],
-        threads=THREADS,
+        _dispatcher=WarmestFirst(THREADS),
         ident=None,
         # Beyond this the body is not even read; below it the app says in JSON what it takes.
         max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,15 +14,9 @@ import pytest
 
 from indexer.settings import Settings
 from tests.bundles import picture
+from tests.waiting import until
 
 CLI = [sys.executable, "-c", "from indexer.cli import main; main()"]
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def gone(process: psutil.Process) -> bool:

@@ -8,9 +8,8 @@ import os
 import shutil
 import signal
 import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from indexer.store import Collection, Store, connection, open_store
 from indexer.watch import watch
 from tests.hostile import photo
 from tests.indexer.store.fake_qdrant import Answer, fake_qdrant
+from tests.waiting import until
 
 ROOT = os.geteuid() == 0
 
@@ -54,14 +54,6 @@ def photos(tmp_path: Path) -> Path:
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(photo(number))
     return folder
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for a condition; fail if it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
 
 
 @dataclass

@@ -4,7 +4,6 @@ import base64
 import copy
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from search_api.openapi import answers, moderation_answers, review_answers, serv
 from search_api.services import Services
 from tests.bundles import picture
 from tests.search_api.conftest import Served
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -333,13 +333,6 @@ def ask_to_review(client: httpx.Client, base: str) -> None:
     client.get(f"{base}/moderation/trail?format=x")
     assert client.post(f"{base}/moderation/fit").json()["categories"][0]["positive"] == 24
     client.post(f"{base}/moderation/fit", json={"precision": 2})
-
-
-def until(true: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_the_page_has_all_of_it_and_loads_nothing(app: Flask, document: dict[str, Any]) -> None:

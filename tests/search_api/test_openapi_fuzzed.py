@@ -15,7 +15,7 @@ import schemathesis
 from indexer.errors import UrlRefused
 from indexer.settings import Settings
 from search_api.server import serve
-from tests.search_api.test_openapi import until
+from tests.waiting import until
 from workers.broker import redis_url, server_command
 
 LONG = bool(os.environ.get("CROSSLENS_TEST_LONG"))

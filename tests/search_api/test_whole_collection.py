@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.bundles import COLOURS, picture
 from tests.search_api.test_http import ITEMS, SEARCH, client, problem, settings, upload  # noqa: F401  fixtures
-from tests.workers.conftest import until
+from tests.waiting import until
 
 FACETS = "/v1/collections/media/facets"
 DUPLICATES = "/v1/collections/media/duplicates"

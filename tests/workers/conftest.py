@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,17 +14,11 @@ import redis
 from indexer.models.encoder import load_encoder
 from indexer.settings import Settings
 from tests.bundles import picture
+from tests.waiting import until
 from workers.app import PLAN, PLAN_JOB, create_celery, send
 from workers.broker import redis_url, server_command
 from workers.jobs import OVER, Job, Jobs
 from workers.runtime import Runtime
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @dataclass

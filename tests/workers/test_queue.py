@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from indexer.settings import Settings
-from tests.workers.conftest import Cluster, until
+from tests.waiting import until
+from tests.workers.conftest import Cluster
 from workers.broker import redis_url
 from workers.jobs import OVER, Job, Jobs, State
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.bundles import COLOURS, picture
 from tests.collector import Collector, Seen, collecting
-from tests.workers.conftest import until
+from tests.waiting import until
 
 CLI = [sys.executable, "-c", "from indexer.cli import main; main()"]
 PARENT, CALLER = "00f067aa0ba902b7", "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from indexer.cli import main
 from indexer.models.encoder import Encoder
 from indexer.store import Store, open_store
 from tests.bundles import picture
+from tests.waiting import until
 
 # A shell that runs the tests in the background has them, and so their children, ignore Ctrl-C.
 HEEDS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -33,13 +33,6 @@ def photos(tmp_path: Path) -> Path:
     (folder / "red.png").write_bytes(picture("red"))
     (folder / "green.png").write_bytes(picture("green"))
     return folder
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
 
 
 @contextmanager

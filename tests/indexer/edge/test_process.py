@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -21,6 +19,7 @@ from indexer.errors import IndexUnavailable
 from indexer.items import Location, Record, now, to_payload
 from indexer.settings import Settings
 from indexer.store import Point, open_store
+from tests.waiting import until
 
 SIZE = 16
 
@@ -46,13 +45,6 @@ def points(count: int, seed: int = 0) -> list[Point]:
 
 def pid_of(settings: Settings) -> int:
     return int(json.loads((settings.index_folder / "address.json").read_text())["pid"])
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:

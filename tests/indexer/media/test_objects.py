@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +45,7 @@ from indexer.media.objects import Object, Objects, _matches
 from indexer.report import Failure
 from indexer.settings import Settings
 from tests.indexer.media.fake_azure import ACCOUNT, FakeAzure
+from tests.waiting import until
 
 BUCKET = "photo-bucket"
 SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQ="  # what no message may show
@@ -525,13 +525,6 @@ def test_threads_share_it(service: Service, objects: Objects) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: objects.read(service.url(f"{number}.jpg")), range(40)))
     assert found == [str(number).encode() for number in range(40)]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_nothing_is_left_on_disk(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

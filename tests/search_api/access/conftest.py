@@ -2,8 +2,7 @@
 
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,16 +18,10 @@ from search_api.access.keys import Key, Role, new_key
 from search_api.access.store import FileKeys, KeyStore, RedisKeys, open_keys
 from search_api.app import create_app
 from search_api.services import Services
+from tests.waiting import until
 from workers.broker import redis_url, server_command
 
 START = datetime(2027, 1, 31, 12, tzinfo=UTC)
-
-
-def until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 
 from indexer.cli import main
 from indexer.settings import Settings
-from tests.search_api.access.conftest import until
 from tests.test_architecture import ROOT
+from tests.waiting import until
 
 CLI = [sys.executable, "-c", "from indexer.cli import main; main()"]
 LARGE = 250 * 2**20

@@ -23,7 +23,7 @@ from search_api.app import create_app
 from search_api.services import Services
 from tests.search_api.conftest import CLI
 from tests.search_api.moderation.conftest import BASE, Site
-from tests.search_api.test_openapi import until
+from tests.waiting import until
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 

@@ -9,7 +9,7 @@ import pytest
 from indexer.moderation.trail import Trail
 from tests.search_api.moderation.conftest import BASE, MEDIA, PHOTOS, Site
 from tests.search_api.test_http import problem
-from tests.search_api.test_openapi import until
+from tests.waiting import until
 
 ALL_SHOWN = {
     "name": "open",

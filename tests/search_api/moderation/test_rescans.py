@@ -14,7 +14,7 @@ from search_api.moderation import rescans
 from tests.search_api.conftest import Served
 from tests.search_api.moderation.conftest import BASE, PHOTOS, Site
 from tests.search_api.test_http import problem
-from tests.search_api.test_openapi import until
+from tests.waiting import until
 
 DRY_RUN = f"{BASE}/moderation/dry-run"
 
