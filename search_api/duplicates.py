@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-from pydantic.config import JsonDict
+from pydantic.config import JsonDict, JsonValue
 
+from indexer.duplicates.find import MOST_BITS
 from indexer.errors import CrosslensError, InvalidRequest, TooBusy
 from search_api.bodies import json_body, validated
 from search_api.filters import no_texts
@@ -40,10 +41,12 @@ _DONE = "done"
 _log = structlog.get_logger("api")
 
 
-def _threshold_of(by: str, what: JsonDict) -> JsonDict:
+def _threshold_of(by: str, *allowed: JsonValue) -> JsonDict:
+    """What JSON Schema says of a threshold: unnamed, `by` is `picture`."""
+    named: JsonDict = {} if by == "picture" else {"required": ["by"]}
     return {
-        "if": {"properties": {"by": {"const": by}}, "required": ["by"]},
-        "then": {"properties": {"threshold": what}},
+        "if": {"properties": {"by": {"const": by}}, **named},
+        "then": {"properties": {"threshold": {"anyOf": [*allowed, {"type": "null"}]}}},
     }
 
 
@@ -54,7 +57,13 @@ class DuplicatesRequest(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        json_schema_extra={"allOf": [_threshold_of("alike", {"maximum": 1}), _threshold_of("bytes", {"type": "null"})]},
+        json_schema_extra={
+            "allOf": [
+                _threshold_of("bytes"),
+                _threshold_of("picture", {"type": "integer", "maximum": MOST_BITS}),
+                _threshold_of("alike", {"type": "number", "maximum": 1}),
+            ]
+        },
     )
 
     by: Annotated[str, Field(pattern="^(bytes|picture|alike)$")] = "picture"
