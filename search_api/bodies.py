@@ -46,6 +46,20 @@ def form_files(*, apart_from: str) -> list[tuple[str, str, bytes]]:
     ]
 
 
+def named_files(*, apart_from: str) -> dict[str, bytes]:
+    """The content of a form's files by the names of their parts, which the JSON part refers to.
+
+    Raises:
+        InvalidRequest: two have one name.
+    """
+    parts: dict[str, bytes] = {}
+    for part, _, content in form_files(apart_from=apart_from):
+        if part in parts:
+            raise InvalidRequest(f"Two parts are named {part!r}.", remedy="Give each image a name of its own.")
+        parts[part] = content
+    return parts
+
+
 def form_json(field: str) -> Any | None:
     """A form's JSON part, sent as a field or as a file; None if there is none.
 

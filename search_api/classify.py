@@ -16,7 +16,7 @@ from indexer.classify.stored import delete_label_set, label_set, label_sets, put
 from indexer.errors import InvalidRequest, ItemNotFound, MediaError, TextsOnly
 from indexer.flow import batched
 from indexer.items import Modality, check_collection_name, from_payload, point_id
-from search_api.bodies import form_files, form_json, is_form, json_body
+from search_api.bodies import form_json, is_form, json_body, named_files
 from search_api.composing import naming
 from search_api.request import WHOLE, Term, invalid_request
 from search_api.services import services
@@ -198,11 +198,7 @@ def _parsed(body: Any, parts: dict[str, bytes] | None = None) -> ClassifyRequest
 
 
 def _from_form() -> ClassifyRequest:
-    parts: dict[str, bytes] = {}
-    for part, _, content in form_files(apart_from="request"):
-        if part in parts:
-            raise InvalidRequest(f"Two parts are named {part!r}.", remedy="Give each image a name of its own.")
-        parts[part] = content
+    parts = named_files(apart_from="request")
     body = form_json("request")
     if isinstance(body, dict) and "items" not in body:
         body = {**body, "items": [{"image": part} for part in parts]}

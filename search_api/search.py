@@ -8,9 +8,8 @@ from flask import Blueprint, Response, g, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer import tracing
-from indexer.errors import InvalidRequest
 from indexer.items import check_collection_name
-from search_api.bodies import form_files, form_json, is_form, json_body, validated
+from search_api.bodies import form_json, is_form, json_body, named_files, validated
 from search_api.engine import SearchEngine
 from search_api.moderation.queries import allowed
 from search_api.request import MAX_SEARCHES, SearchRequest
@@ -66,11 +65,7 @@ def _allowed(engine: SearchEngine, requests: list[SearchRequest]) -> list[Search
 
 
 def _from_form() -> SearchRequest:
-    parts: dict[str, bytes] = {}
-    for part, _, content in form_files(apart_from="request"):
-        if part in parts:
-            raise InvalidRequest(f"Two parts are named {part!r}.", remedy="Give each image a name of its own.")
-        parts[part] = content
+    parts = named_files(apart_from="request")
     body = form_json("request")
     if body is None:
         body = {"query": [{"image": part} for part in parts]}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from search_api.client.jobs import Job, Jobs
-from search_api.client.searching import Filter, Found, Picture, Terms, search_body
+from search_api.client.searching import Filter, Found, Picture, Terms, search_body, sent_term
 from search_api.client.transport import Transport
 from search_api.client.uploads import Thing, form
 from search_api.openapi.answers import (
@@ -24,6 +24,7 @@ from search_api.openapi.answers import (
     SearchAnswers,
     Uploaded,
 )
+from search_api.openapi.moderation_answers import Moderated
 
 _DEFAULT = "http://localhost:8000"
 _CHUNK = 2**20
@@ -119,6 +120,25 @@ class Crosslens:
         """The values of fields, and how many items have each; `options` are `kind` and `group_by`."""
         body = {"fields": list(fields), "filter": filter, "limit": limit, **options}
         return self._transport.ask(Facets, "POST", f"{self._path(collection)}/facets", json=body)
+
+    def moderate(
+        self,
+        things: Terms,
+        *,
+        policy: str | Mapping[str, Any] | None = None,
+        collection: str | None = None,
+    ) -> Moderated:
+        """What a policy would do with texts and pictures, `{"text": ...}` or `{"image": ...}` each; nothing is stored.
+
+        `policy` is a starting one's name, or one whole; else that of `collection`, or of the server's own collection.
+
+        Raises:
+            OSError: a picture cannot be read.
+        """
+        given = {"policy": policy, "collection": collection}
+        asked = {name: value for name, value in given.items() if value is not None}
+        body = {"items": [sent_term(thing) for thing in things], **asked}
+        return self._transport.ask(Moderated, "POST", "/v1/moderate", json=body)
 
     def ready(self) -> bool:
         """Whether the server can answer; asked once."""

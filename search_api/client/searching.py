@@ -36,12 +36,17 @@ def search_body(
     """
     named = {"text": text, "image": image, "item": item, "vector": vector}
     terms = [{name: value} for name, value in named.items() if value is not None]
-    given = {"query": [_sent(each) for each in (*terms, *query)] or None, "filter": filter, **options}
+    given = {"query": [sent_term(each) for each in (*terms, *query)] or None, "filter": filter, **options}
     # `group_by=None` asks for something: every frame and page. Other members that are None are left out.
     return {"limit": limit, **{name: value for name, value in given.items() if value is not None or name == "group_by"}}
 
 
-def _sent(term: Mapping[str, Any]) -> dict[str, Any]:
+def sent_term(term: Mapping[str, Any]) -> dict[str, Any]:
+    """A term as it is sent: pictures by their URL or their bytes.
+
+    Raises:
+        OSError: a picture cannot be read.
+    """
     sent = dict(term)
     if (image := sent.get("image")) is not None:
         sent["image"] = image if isinstance(image, str) and image.startswith(_URLS) else _encoded(image)

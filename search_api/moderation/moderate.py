@@ -15,7 +15,7 @@ from flask.blueprints import BlueprintSetupState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from indexer.classify.labels import SetName
-from indexer.errors import CollectionNotFound, CrosslensError, InvalidRequest, KeyForbids
+from indexer.errors import CollectionNotFound, CrosslensError, KeyForbids
 from indexer.items import check_collection_name, now
 from indexer.moderation.judging import ItemJudge, open_judge
 from indexer.moderation.lists import hash_lists
@@ -24,7 +24,7 @@ from indexer.moderation.policy import Policy
 from indexer.moderation.policy_file import parse_policy
 from indexer.moderation.starting import joined, starting_policies, starting_policy
 from indexer.moderation.stored import StoredPolicy, is_moderated
-from search_api.bodies import form_files, form_json, is_form, json_body
+from search_api.bodies import form_json, is_form, json_body, named_files
 from search_api.classify import MOST_ITEMS, MOST_URLS
 from search_api.moderation.loose import Thing, judge_loose
 from search_api.request import Term, invalid_request
@@ -211,11 +211,7 @@ def _parsed(body: Any, parts: dict[str, bytes] | None = None) -> ModerateRequest
 
 
 def _from_form() -> ModerateRequest:
-    parts: dict[str, bytes] = {}
-    for part, _, content in form_files(apart_from="request"):
-        if part in parts:
-            raise InvalidRequest(f"Two parts are named {part!r}.", remedy="Give each image a name of its own.")
-        parts[part] = content
+    parts = named_files(apart_from="request")
     body = form_json("request")
     body = {} if body is None else body
     if isinstance(body, dict) and "items" not in body:

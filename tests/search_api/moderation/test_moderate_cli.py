@@ -3,19 +3,22 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
+from werkzeug.serving import make_server
 
 from indexer.cli import main
 from indexer.moderation.policy_file import read_policy
 from indexer.moderation.trail import Trail
 from tests.search_api.moderation.conftest import BASE, MEDIA, PHOTOS, Site
 from tests.search_api.moderation.test_fit import ANIMALS, OTHERS, POLICY, texts
+from tests.search_api.moderation.test_queries import WORDS
 
 Run = Callable[..., Result]
 
@@ -194,3 +197,43 @@ def test_fit_proposes_a_policy_and_draws(site: Site, run: Run, tmp_path: Path) -
 def test_each_help_has_an_example(command: tuple[str, ...]) -> None:
     shown = done(CliRunner().invoke(main, ["moderate", *command, "--help"])).stdout
     assert f"crosslens {' '.join(('moderate', *command))}" in shown.partition("\n\n")[2]
+
+
+@pytest.fixture
+def address(site: Site) -> Iterator[str]:
+    """The site over HTTP."""
+    app = site.client.application
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_check_asks_a_server(site: Site, run: Run, address: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "words.json").write_text(json.dumps(WORDS))
+    things = [MEDIA / "cat.jpg", "a photo of a cat", tmp_path / "broken.jpg", *[f"text {n}" for n in range(20)]]
+    here = json.loads(run("check", *things, "--policy", "neutral", "--json").stdout)
+    for judged in here["results"]:
+        for category in judged.get("categories", {}).values():
+            del category["score"]  # of interest to who writes policies
+    there = run("check", *things, "--policy", "neutral", "--url", address, "--json")
+    assert there.exit_code == 1
+    assert json.loads(there.stdout) == here
+    by_file = as_json(run, "check", "a swordfish", "--policy", tmp_path / "words.json", "--url", address)
+    assert by_file["results"][0]["action"] == "block"
+    site.put_policy(WORDS)
+    in_force = as_json(run, "check", "a swordfish", "--collection", "media", "--url", address)
+    assert in_force["policy"] == "words"
+    refused = run("check", "a text", "--policy", "none", "--url", address)
+    assert (refused.exit_code, "none" in refused.output) == (2, True)
+
+
+def test_what_is_no_command_is_judged(run: Run) -> None:
+    told = as_json(run, MEDIA / "cat.jpg", "a photo of a cat", "--policy", "neutral")
+    assert [each["action"] for each in told["results"]] == ["block", "block"]
+    misspelt = run("rescna")
+    assert (misspelt.exit_code, "rescan" in misspelt.output) == (2, True)
