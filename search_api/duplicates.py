@@ -76,6 +76,21 @@ class DuplicatesRequest(BaseModel):
     fresh: bool = False
     """Search anew, for what has changed since."""
 
+    def check_threshold(self) -> None:
+        """Refuse a threshold that does not go with what counts as the same.
+
+        Raises:
+            InvalidRequest: it does not.
+        """
+        if self.threshold is None:
+            return
+        if self.by == "bytes":
+            raise InvalidRequest("threshold: the same bytes have none.", field="threshold")
+        if self.by == "alike" and self.threshold > 1:
+            raise InvalidRequest("threshold: a cosine is at most 1.", field="threshold")
+        if self.by == "picture" and (self.threshold > MOST_BITS or not self.threshold.is_integer()):
+            raise InvalidRequest(f"threshold: a whole number of bits, at most {MOST_BITS}.", field="threshold")
+
 
 class Search:
     """One search for duplicates at a time, in a thread of its own."""
@@ -148,10 +163,7 @@ class Search:
 def duplicates(name: str) -> tuple[Response, int]:
     """A page of groups, or how far the search is."""
     request = validated(DuplicatesRequest, json_body(default={}))
-    if request.by == "bytes" and request.threshold is not None:
-        raise InvalidRequest("threshold: the same bytes have none.", field="threshold")
-    if request.by == "alike" and request.threshold is not None and request.threshold > 1:
-        raise InvalidRequest("threshold: a cosine is at most 1.", field="threshold")
+    request.check_threshold()
     collection = seen(name)
     search = services().duplicates
     folder = search.folder(collection, request)

@@ -121,4 +121,6 @@ def test_duplicates_are_found_in_the_background_and_read_in_pages(client: FlaskC
     assert sorted(len(group["members"]) for group in again["groups"]) == [1, 2]
     assert done(by="bytes")["groups"] == []
     problem(client.post(DUPLICATES, json={"by": "bytes", "threshold": 3}), 400, "invalid_request")
+    problem(client.post(DUPLICATES, json={"threshold": 2.5e-42}), 400, "invalid_request")
+    problem(client.post(DUPLICATES, json={"by": "picture", "threshold": 48}), 400, "invalid_request")
     problem(client.post("/v1/collections/none/duplicates", json={}), 404, "collection_not_found")
