@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from flask import Blueprint, Response, g, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer import tracing
-from indexer.items import check_collection_name
+from indexer.items import check_collection_name, point_id
+from indexer.moderation.stored import is_moderated
 from search_api.bodies import form_json, is_form, json_body, named_files, validated
 from search_api.engine import SearchEngine
 from search_api.moderation.queries import allowed
 from search_api.request import MAX_SEARCHES, SearchRequest
+from search_api.results import SearchAnswer
 from search_api.services import services
 from search_api.views import as_moderator
 
@@ -40,6 +43,7 @@ def search(name: str) -> Response:
     answer = engine.search(_allowed(engine, [asked])[0])
     g.stages = answer.stages
     tracing.record_stages(answer.stages)
+    _count(engine, [answer])
     return jsonify(answer.as_dict())
 
 
@@ -56,12 +60,21 @@ def search_batch(name: str) -> Response:
     *shared, last = answers[0].stages
     own = sum(answer.stages[last] for answer in answers)
     tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
+    _count(engine, answers)
     return jsonify({"answers": [answer.as_dict() for answer in answers]})
 
 
 def _allowed(engine: SearchEngine, requests: list[SearchRequest]) -> list[SearchRequest]:
     """What is searched with, if the policy in force lets it; moderators search with anything."""
     return requests if as_moderator() else allowed(engine.collection, requests)
+
+
+def _count(engine: SearchEngine, answers: Sequence[SearchAnswer]) -> None:
+    """Count what visitors of a moderated collection are shown."""
+    collection = engine.collection
+    if is_moderated(collection) and not as_moderator():
+        shown = (result.id for answer in answers for result in answer.results)
+        services().impressions.add(collection.name, (point_id(collection.name, each) for each in shown))
 
 
 def _from_form() -> SearchRequest:

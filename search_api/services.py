@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from indexer.items import Record
     from indexer.media.originals import Originals
     from indexer.media.thumbnails import Thumbnails
+    from indexer.moderation.review.impressions import Impressions
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
@@ -202,6 +203,15 @@ class Services:
                 self._engines.pop((name, everything), None)
 
     @cached_property
+    def impressions(self) -> Impressions:
+        """How often visitors were shown each item of moderated collections."""
+        from indexer.moderation.review.impressions import Impressions  # noqa: PLC0415
+
+        impressions = Impressions(self.settings.data)
+        self._open.callback(impressions.write)
+        return impressions
+
+    @cached_property
     def duplicates(self) -> duplicates.Search:
         """The searches for duplicates."""
         from search_api.duplicates import Search  # noqa: PLC0415
@@ -262,6 +272,7 @@ class Services:
                 noted.writelines(f"{sha256}\n" for sha256 in hashes)
             with self._lock:
                 self.store.delete(name)
+            self.impressions.forget(name)
             self.forget_engines(name)
             noted.seek(0)
             for some in batched(noted, _DISCARD_BATCH):

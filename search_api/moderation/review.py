@@ -156,6 +156,7 @@ def _described(waiting: Waiting, name: str) -> dict[str, Any]:
         "thumbnail": None if record.kind is Kind.TEXT else picture,
         "why": waiting.why,
         "distance": round(waiting.distance, 3),
+        "shown": waiting.reach,
         "number": review_of(record.verdict).number,
         "verdict": record.verdict,
     }

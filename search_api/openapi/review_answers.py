@@ -25,6 +25,8 @@ class Waiting(Answer):
     """Why it waits."""
     distance: Annotated[float, Field(ge=0)]
     """In log-odds, from its probability to the threshold of the category where that is least."""
+    shown: Count
+    """How often visitors were shown it, a few seconds ago."""
     number: Count
     """Of the trail's last entry about it; who decides sends it along in `seen`."""
     verdict: dict[str, Any] | None

@@ -6,12 +6,14 @@ Over `Reviews` it sees to the files of frames and pages, which are shown or with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from indexer.errors import PolicyNotFound
 from indexer.moderation.judging import ItemJudge
 from indexer.moderation.notices import open_webhooks, tell
 from indexer.moderation.review.decisions import Reviews
+from indexer.moderation.review.impressions import Impressions
 from indexer.moderation.review.waiting import Waiting, queue
 from indexer.moderation.stored import policy_of
 from indexer.moderation.trail import Entry, Trail
@@ -47,12 +49,14 @@ class Desk:
         self._collection = collection
         self._reviews = Reviews(collection, self.trail, stored.policy, reviewers=stored.reviewers)
         self._webhooks = open_webhooks(settings)
+        self._impressions = Impressions(settings.data)
 
     def waiting(
         self, *, limit: int, after: str | None = None, but_of: str | None = None
     ) -> tuple[list[Waiting], str | None]:
         """A page of what waits and the next page's cursor; raises as `queue`."""
-        return queue(self._collection, self.stored.policy, limit=limit, after=after, but_of=but_of)
+        reach = partial(self._impressions.of, self._collection.name)
+        return queue(self._collection, self.stored.policy, limit=limit, after=after, reach=reach, but_of=but_of)
 
     def decide(
         self,

@@ -42,6 +42,7 @@ def review(limit: int, after: str | None, settings: Settings, as_json: bool) -> 
             "source": each.item.record.locations[0].source if each.item.record.locations else "",
             "why": each.why,
             "distance": round(each.distance, 3),
+            "shown": each.reach,
             "number": each.review.number,
             "verdict": each.item.record.verdict,
             "payload": each.item.payload,
@@ -52,10 +53,17 @@ def review(limit: int, after: str | None, settings: Settings, as_json: bool) -> 
         print_json({"items": found, "next": following})
         return
     rows = [
-        (each["id"], each["why"], f"{each['distance']:.2f}", ", ".join(fired(each["verdict"] or {})), each["source"])
+        (
+            each["id"],
+            each["why"],
+            f"{each['distance']:.2f}",
+            str(each["shown"]),
+            ", ".join(fired(each["verdict"] or {})),
+            each["source"],
+        )
         for each in found
     ]
-    print_rows(("item", "why", "distance", "categories", "source"), rows)
+    print_rows(("item", "why", "distance", "shown", "categories", "source"), rows)
     if following is not None:
         click.echo(f"There are more: crosslens moderate review --after {following}", err=True)
 

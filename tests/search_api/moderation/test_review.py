@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from indexer.moderation.starting import starting_policy
 from indexer.moderation.trail import Trail
 from indexer.settings import Settings
 from indexer.store import Store
@@ -72,6 +73,26 @@ def test_the_queue_has_what_was_found_and_nobody_decided_on(reviewed: Site) -> N
     assert reviewed.client.get(cat["thumbnail"]).mimetype == "image/webp"
     ordered = [each for each in found.values() if each["why"] == "block"]
     assert [each["distance"] for each in ordered] == sorted(each["distance"] for each in ordered)
+
+
+def test_what_many_were_shown_comes_first(site: Site) -> None:
+    policy = starting_policy("neutral").model_dump(mode="json", exclude_defaults=True)
+    every = [{**each, "action": "flag", "threshold": 0.001} for each in policy["categories"]]
+    site.put_policy({**policy, "categories": every})
+    site.upload(*PHOTOS)
+    before = waiting(site)
+    assert len(before) > 2
+    assert {each["shown"] for each in before.values()} == {0}
+    last = list(before)[-1]
+    for _ in range(30):
+        found = site.client.post(f"{BASE}/search", json={"query": [{"item": last}], "limit": 1, "kind": "image"})
+        other = found.get_json()["results"][0]["id"]
+    for _ in range(3):
+        site.client.post(f"{BASE}/search?view=moderator", json={"limit": 100})
+    site.services.impressions.write()
+    after = waiting(site)
+    assert {name: each["shown"] for name, each in after.items() if each["shown"]} == {other: 30}
+    assert next(iter(after)) == other
 
 
 def test_the_queue_comes_in_pages(reviewed: Site) -> None:
