@@ -11,7 +11,7 @@ from indexer import tracing
 from indexer.errors import InvalidRequest
 from indexer.items import check_collection_name
 from search_api.bodies import form_files, form_json, is_form, json_body, validated
-from search_api.engine import SearchEngine
+from search_api.engine import SHARED, SearchEngine
 from search_api.moderation.queries import allowed
 from search_api.request import MAX_SEARCHES, SearchRequest
 from search_api.services import services
@@ -53,10 +53,11 @@ def search_batch(name: str) -> Response:
     engine = services().engine(check_collection_name(name), everything=as_moderator())
     requests = _allowed(engine, validated(Searches, json_body()).searches)
     answers = engine.search_many(requests)
-    # They share every stage but the last, which each has for itself.
-    *shared, last = answers[0].stages
-    own = sum(answer.stages[last] for answer in answers)
-    tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
+    stages: dict[str, float] = {}
+    for answer in answers:
+        for stage, took in answer.stages.items():
+            stages[stage] = took if stage in SHARED else stages.get(stage, 0.0) + took
+    tracing.record_stages(stages)
     return jsonify({"answers": [answer.as_dict() for answer in answers]})
 
 
