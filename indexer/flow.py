@@ -94,6 +94,35 @@ def batched(items: Iterable[In], size: int) -> Generator[list[In], None, None]:
         _close(source)
 
 
+class Budget:
+    """Bytes in flight: `take` waits until there is room, or the run is over. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> bool:
+        """Wait for room, then take it; whatever is alone has room. False once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._used == 0 or self._used + count <= self._limit)
+            self._used += count
+            return not self._closed
+
+    def give_back(self, count: int) -> None:
+        """Make room again."""
+        with self._changed:
+            self._used -= count
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
 def _close(source: Iterator[object]) -> None:
     """Close a generator upstream now, not when it is collected."""
     if isinstance(source, Generator):

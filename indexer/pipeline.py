@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from indexer.errors import CrosslensError, MediaStoreUnavailable, ModelError
-from indexer.flow import batched, map_ahead, prefetch
+from indexer.flow import Budget, batched, map_ahead, prefetch
 from indexer.items import Kind, Record, to_payload
 from indexer.media.decode import Decoded, decode
 from indexer.media.discover import Candidate, discover
@@ -31,6 +31,7 @@ from indexer.models.encoder import Encoder
 from indexer.models.preprocess import decode_target
 from indexer.planning import Planner, drop_locations
 from indexer.report import Failure, Report
+from indexer.rerank.wanted import wants_features
 from indexer.sequences import rewrite_parts
 from indexer.settings import Settings
 from indexer.store.collection import Collection, Point
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from indexer.moderation.judging import ItemJudge
+    from indexer.rerank.ingest import FeaturesAtIngest, Seen
 
     Vectors = NDArray[np.float32]
 
@@ -58,6 +60,8 @@ class _Prepared:
     pixels: Vectors | None = None
     shown: dict[str, Vectors] = field(default_factory=dict)
     """What each image classifier of the policy has to see of it."""
+    seen: Seen | None = None
+    """What a reranker has to see of it."""
     error: CrosslensError | None = None
 
 
@@ -120,13 +124,16 @@ class _Run:
         self._encoder = encoder
         self._settings = settings
         self._report = report
-        recipe = encoder.manifest.pixels
-        target = decode_target(recipe) if recipe is not None else None
-        self._planner = Planner(collection, report, settings, target=target)
-        self._budget = _Budget(_BYTES_IN_FLIGHT)
+        self._budget = Budget(_BYTES_IN_FLIGHT)
         self._threads = settings.threads or cpu_count()
         self._judge = _judge_of(collection, encoder, settings)
         self._classifiers = self._judge.classifiers if self._judge is not None else ()
+        recipe = encoder.manifest.pixels
+        self._features = _features_of(collection, settings) if recipe is not None else None
+        looked_at = [self._features.target] if self._features is not None else []
+        target = max([decode_target(recipe), *looked_at]) if recipe is not None else None
+        self._planner = Planner(collection, report, settings, target=target)
+        self._targets = [*looked_at, *(each.target for each in self._classifiers)]
 
     def stages(self, found: Iterable[Candidate | Failure]) -> Generator[None, None, None]:
         """Run everything; yields after each stored batch."""
@@ -137,13 +144,15 @@ class _Run:
             # Single-threaded runs side by side use the cores better than one run spread over them.
             ThreadPoolExecutor(threads, "embed") as encoders,
             ThreadPoolExecutor(1, "store") as writer,
+            ThreadPoolExecutor(1, "rerank") as looker,
         ):
             try:
                 planned = prefetch(self._within_budget(self._planner.plan(found)), ahead=size)
                 prepared = map_ahead(decoders, self._prepare, planned, ahead=2 * size)
                 batches = batched(prepared, size)
                 embedded = map_ahead(encoders, self._embed, batches, ahead=threads + 1)
-                yield from map_ahead(writer, self._store, embedded, ahead=2)
+                stored = map_ahead(writer, self._store, embedded, ahead=2)
+                yield from map_ahead(looker, self._keep_features, stored, ahead=2)
             finally:
                 self._budget.close()
 
@@ -162,12 +171,12 @@ class _Run:
                     decoded = self._decoded(task, task.data)
                 # Before it is indexed: what is indexed is skipped the next time, and would never be copied.
                 self._planner.keep(task)
-                return _Prepared(task, self._encoder.prepare(decoded), self._shown(decoded))
+                return self._prepared(task, decoded)
             if task.image is not None:
                 task.details = self._picture_hash(task.image)
                 if task.file is not None and task.id == task.file.id:
                     task.file.details |= task.details
-                return _Prepared(task, self._encoder.prepare(task.image), self._shown(task.image))
+                return self._prepared(task, task.image)
             return _Prepared(task)
         except MediaStoreUnavailable:
             raise
@@ -177,9 +186,12 @@ class _Run:
             self._budget.give_back(held)
             task.data = task.image = None
 
+    def _prepared(self, task: Task, image: Image.Image | Decoded) -> _Prepared:
+        seen = self._features.prepare(task.record, image) if self._features is not None else None
+        return _Prepared(task, self._encoder.prepare(image), self._shown(image), seen)
+
     def _decoded(self, task: Task, data: bytes) -> Decoded:
-        targets = [decode_target(self._encoder.pixels), *(each.target for each in self._classifiers)]
-        target = max(targets)
+        target = max([decode_target(self._encoder.pixels), *self._targets])
         decoded = decode(data, target=target, max_pixels=self._settings.max_pixels)
         task.details = {"media_type": decoded.media_type, "width": decoded.width, "height": decoded.height}
         task.details |= self._picture_hash(decoded.image)
@@ -278,8 +290,8 @@ class _Run:
                     name: task.details[name] for name in ("verdict", "scores") if name in task.details
                 }
 
-    def _store(self, batch: list[tuple[_Prepared, Vectors | None]]) -> None:
-        """Write a batch; count it once it is acknowledged."""
+    def _store(self, batch: list[tuple[_Prepared, Vectors | None]]) -> list[Seen]:
+        """Write a batch; count it once it is acknowledged. Gives what a reranker has still to look at."""
         written: list[tuple[Task, Record]] = []
         points: list[Point] = []
         self._judged([(prepared.task, vector) for prepared, vector in batch if vector is not None])
@@ -303,6 +315,12 @@ class _Run:
         if self._judge is not None:
             self._judge.settle(self._collection, [task.record.parent for task, _ in written])
             self._tell([task for task, _ in written])
+        return [prepared.seen for prepared, vector in batch if vector is not None and prepared.seen is not None]
+
+    def _keep_features(self, seen: list[Seen]) -> None:
+        if self._features is not None and seen:
+            with self._report.stages.timed("rerank", len(seen)):
+                self._features.keep(seen)
 
     def _tell(self, tasks: list[Task]) -> None:
         """Let the operator's webhook hear of what is not simply shown."""
@@ -352,33 +370,12 @@ def _judge_of(collection: Collection, encoder: Encoder, settings: Settings) -> I
     return open_judge(collection, encoder, settings)
 
 
-class _Budget:
-    """Bytes in flight: `take` waits until there is room, or the run is over."""
+def _features_of(collection: Collection, settings: Settings) -> FeaturesAtIngest | None:
+    if not wants_features(collection):
+        return None
+    from indexer.rerank.ingest import features_at_ingest  # noqa: PLC0415  for who reranks
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def take(self, count: int) -> bool:
-        """Wait for room, then take it; whatever is alone has room. False once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._used == 0 or self._used + count <= self._limit)
-            self._used += count
-            return not self._closed
-
-    def give_back(self, count: int) -> None:
-        """Make room again."""
-        with self._changed:
-            self._used -= count
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let nobody wait any longer."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    return features_at_ingest(settings)
 
 
 def _until(found: Iterable[Candidate | Failure], stop: threading.Event) -> Iterator[Candidate | Failure]:

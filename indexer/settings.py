@@ -50,6 +50,13 @@ class Settings(BaseSettings):
     collection: str = Field("media", description="The collection used when none is named.")
     model: str = Field("bridge", description="The bundle that embeds new collections: a name or a folder.")
 
+    reranker: str = Field("blip2-itm", description="The bundle that reranks pictures: a name or a folder.")
+    text_reranker: str = Field("cross-encoder", description="The bundle that reranks texts: a name or a folder.")
+    rerank_cache_bytes: int = Field(
+        4 * 2**30, ge=0, description="Bytes of pictures' features on disk, for reranking; the longest unused go first."
+    )
+    rerank_memory_bytes: int = Field(512 * 2**20, ge=0, description="Bytes of them that a process keeps in memory.")
+
     qdrant_url: str | None = Field(None, description="A Qdrant server; unset, the embedded index is used.")
     qdrant_api_key: str | None = Field(None, description="The Qdrant server's key.")
     qdrant_prefer_grpc: bool = Field(True, description="Speak gRPC to the server where it can; else HTTP alone.")
@@ -189,6 +196,11 @@ class Settings(BaseSettings):
     def uploads_folder(self) -> Path:
         """Where originals that came over HTTP live."""
         return self.data / "uploads"
+
+    @property
+    def rerank_folder(self) -> Path:
+        """Where pictures' features for reranking are kept."""
+        return self.data / "rerank"
 
     @property
     def models_folder(self) -> Path:

@@ -7,11 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flask import Blueprint, Response, jsonify
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from indexer.errors import CollectionNotFound
 from indexer.items import check_collection_name
 from indexer.moderation.visible import visible
+from indexer.rerank.wanted import want_features, wants_features
 from indexer.store.fields import DEFAULTS, MOST, MOST_CHARACTERS, FieldType, schemas
 from search_api.bodies import json_body, validated
 from search_api.request import Text
@@ -35,19 +36,23 @@ class NewCollection(BaseModel):
         dict[Annotated[Text, Field(min_length=1, max_length=MOST_CHARACTERS)], FieldType], Field(max_length=MOST)
     ] = {}
     """Fields of the items' payload to declare, with their types; those that are declared as such already stay."""
+    rerank_features: StrictBool | None = None
+    """Whether to compute what a reranker sees in pictures when they are ingested, not when they are first found.
+    Unset, it stays as it is; in a new collection they are not."""
 
 
 @blueprint.get("")
 def list_collections() -> Response:
     """Every collection, by name."""
     as_seen = (lambda collection: collection) if as_moderator() else visible
-    return jsonify({"collections": [described(as_seen(collection)) for collection in services().store.list()]})
+    models = services().rerankers.names()
+    return jsonify({"collections": [described(as_seen(each), models) for each in services().store.list()]})
 
 
 @blueprint.get("/<name>")
 def get_collection(name: str) -> Response:
-    """One collection: its model, how many items it holds, and its declared fields."""
-    return jsonify(described(seen(name)))
+    """One collection: its model, how many items it holds, its declared fields, and what reranks it."""
+    return jsonify(described(seen(name), services().rerankers.names()))
 
 
 @blueprint.put("/<name>")
@@ -59,8 +64,8 @@ def put_collection(name: str) -> tuple[Response, int]:
     """
     check_collection_name(name)
     body = validated(NewCollection, json_body(default={}))
-    collection, made = ready(services(), name, body.model, body.fields)
-    return jsonify(described(visible(collection))), 201 if made else 200
+    collection, made = ready(services(), name, body.model, body.fields, rerank_features=body.rerank_features)
+    return jsonify(described(visible(collection), services().rerankers.names())), 201 if made else 200
 
 
 @blueprint.delete("/<name>")
@@ -70,10 +75,17 @@ def delete_collection(name: str) -> tuple[str, int]:
     return "", 204
 
 
-def ready(parts: Services, name: str, model: str | None, fields: Mapping[str, FieldType]) -> tuple[Collection, bool]:
+def ready(
+    parts: Services,
+    name: str,
+    model: str | None,
+    fields: Mapping[str, FieldType],
+    *,
+    rerank_features: bool | None = None,
+) -> tuple[Collection, bool]:
     """The collection with its fields declared, and whether it was made just now.
 
-    Without a word of its model, one that is there will do, whatever its model.
+    Without a word of its model, one that is there will do, whatever its model; its `rerank_features` then stay, too.
 
     Raises:
         BundleNotFound, ModelMismatch: as `Services.create`.
@@ -86,6 +98,9 @@ def ready(parts: Services, name: str, model: str | None, fields: Mapping[str, Fi
     if fields:
         collection = parts.store.declare(collection.name, fields)
         parts.forget_engines(name)
+    if rerank_features is not None:
+        want_features(parts.store, name, rerank_features)
+        collection = parts.collection(name)
     return collection, made
 
 
@@ -95,8 +110,8 @@ def _found(parts: Services, name: str) -> Collection | None:
     return None
 
 
-def described(collection: Collection) -> dict[str, Any]:
-    """A collection as answers have it."""
+def described(collection: Collection, rerankers: Mapping[str, str | None]) -> dict[str, Any]:
+    """A collection as answers have it; `rerankers` are the models that rerank here, by what they rerank."""
     return {
         "name": collection.name,
         "model": collection.model,
@@ -104,4 +119,6 @@ def described(collection: Collection) -> dict[str, Any]:
         "dimension": collection.dimension,
         "count": collection.count(),
         "fields": collection.fields,
+        "reranker": dict(rerankers),
+        "rerank_features": wants_features(collection),
     }

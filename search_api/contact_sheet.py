@@ -93,6 +93,7 @@ def write_contact_sheet(
                 ],
                 "model": section.answer.model,
                 "took_ms": section.answer.took_ms,
+                "reranking": section.answer.reranking,
                 "warnings": [_shown(warning) for warning in section.answer.warnings],
                 "cards": _cards(section.answer, thumbnail),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from search_api.lane import Lane, Ranked
 from search_api.pages import Pages
 from search_api.ranking import Ranking, rank
 from search_api.relevance import Relevance
-from search_api.request import FILE, MAX_DEPTH, SearchRequest
+from search_api.request import FILE, MAX_DEPTH, MOST_DEADLINE, SearchRequest
 from search_api.results import SearchAnswer, SearchResult
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from indexer.store.collection import Collection
     from indexer.store.points import Stored
     from search_api.encoding import QueryEncoder
+    from search_api.reranking import Reranking
 
+SHARED = ("encode", "search")
+"""Stages that the searches of a batch go through together."""
 _CHUNK = 200
 """Results that are ranked at once when a reader turns pages."""
 _DEEP = f"Only the first {MAX_DEPTH:,} results can be reached: narrow the search with a filter."
@@ -40,7 +44,8 @@ class SearchEngine:
     """Searches one collection with the encoder that filled it.
 
     `pages` keeps ranked lists for cursors; without it there are none. `fetch` gives the bytes behind images' URLs;
-    without it URLs are refused. A `background` is kept by whoever makes engines often.
+    without it URLs are refused. `reranking` reranks where that is asked for. A `background` is kept by whoever makes
+    engines often.
 
     Usage:
         engine = SearchEngine(encoder, collection, max_pixels=settings.max_pixels)
@@ -58,6 +63,7 @@ class SearchEngine:
         max_pixels: int,
         pages: Pages | None = None,
         fetch: Fetch | None = None,
+        reranking: Reranking | None = None,
         background: Background | None = None,
     ) -> None:
         if encoder.fingerprint != collection.fingerprint:
@@ -70,6 +76,7 @@ class SearchEngine:
         self._max_pixels = max_pixels
         self._pages = pages
         self._fetch = fetch
+        self._reranking = reranking
         self.background = background or make_background(encoder, collection)
         self._relevance = Relevance(encoder.manifest, _fitted(collection), self.background, collection.count)
 
@@ -91,6 +98,7 @@ class SearchEngine:
             InvalidVector: a vector term of another dimension, or without length.
             ItemNotFound: an item term names nothing in the collection.
             MediaError: an image term that cannot be fetched or decoded.
+            NoReranker: it is to be reranked, and no model for that is installed.
             IndexUnavailable: the index does not answer.
         """
         if request.cursor is not None:
@@ -107,13 +115,30 @@ class SearchEngine:
         """
         if any(request.cursor is not None or not request.terms for request in requests):
             raise InvalidRequest("searches: each needs a query; pages are turned one by one.")
+        self._check_reranking(requests)
         clock = _Clock()
         embedded = self._embed(requests)
         clock.lap("encode")
         rankings = [self._ranking(request, each) for request, each in zip(requests, embedded, strict=True)]
         rank(self._collection, rankings)
         clock.lap("search")
-        return [self._first_page(ranking, clock) for ranking in rankings]
+        answers = []
+        left = float(MOST_DEADLINE)  # for all of them, whatever each may take
+        for ranking in rankings:
+            own = clock.own()
+            if self._reranking is not None and ranking.request.reranking is not None:
+                self._reranking.rerank(ranking, ranking.request.reranking, most_ms=left)
+                own.lap("rerank")
+                left -= own.laps["rerank"]
+            answers.append(self._first_page(ranking, own))
+        return answers
+
+    def _check_reranking(self, requests: Sequence[SearchRequest]) -> None:
+        for request in requests:
+            if request.reranking is not None:
+                if self._reranking is None:
+                    raise InvalidRequest("rerank: nothing is reranked here.", remedy="Leave it out.", field="rerank")
+                self._reranking.check(request.kind)
 
     def _embed(self, requests: Sequence[SearchRequest]) -> list[Embedded]:
         terms = [term for request in requests for term in request.terms]
@@ -160,13 +185,15 @@ class SearchEngine:
             wanted = MAX_DEPTH
         else:
             wanted = _CHUNK if listed else request.limit + 1  # the one more tells whether there is a next page
+            if request.reranking is not None:
+                wanted = max(wanted, request.reranking.top)
         return Ranking(request, embedded, lanes, distinct, wanted)
 
     def _first_page(self, ranking: Ranking, clock: _Clock) -> SearchAnswer:
         request, ranked = ranking.request, ranking.ranked
         page = ranked[: request.limit]
         members = ranking.members(page)
-        cursor, warnings = None, ranking.embedded.warnings
+        cursor, warnings = None, [*ranking.embedded.warnings, *ranking.warnings]
         if self._pages is not None and len(ranked) > request.limit:
             try:
                 frozen = {**ranking.frozen(), "rows": [_row(each) for each in ranked]}
@@ -184,7 +211,10 @@ class SearchEngine:
             for term in lane.query.terms
             if term.weight > 0 and any(each.hit.record.kind.modality == lane.toward for each in page)
         }
-        return self._answer(results, clock, warnings=warnings, cursor=cursor, exact=request.exact, origins=origins)
+        return self._answer(
+            results, clock, warnings=warnings, cursor=cursor, exact=request.exact, origins=origins,
+            reranked=ranking.reranked,
+        )  # fmt: skip
 
     def _next_page(self, text: str, limit: int) -> SearchAnswer:
         if self._pages is None:
@@ -220,6 +250,7 @@ class SearchEngine:
             warnings=[_DEEP] if not deeper and not ended else [],
             cursor=self._pages.sign(cursor.at(offset, kept=len(parts) > 1)) if deeper else None,
             exact=request.exact,
+            reranked=parts[0].get("reranked"),
         )
 
     def _behind(
@@ -273,6 +304,7 @@ class SearchEngine:
         exact: bool,
         warnings: Sequence[str] = (),
         origins: dict[str, Any] | None = None,
+        reranked: int | None = None,
     ) -> SearchAnswer:
         return SearchAnswer(
             results=results,
@@ -285,6 +317,7 @@ class SearchEngine:
             relevance_from=origins or {},
             warnings=list(warnings),
             cursor=cursor,
+            reranked=reranked,
         )
 
 
@@ -313,6 +346,13 @@ class _Clock:
         self.laps[stage] = (now - self._last) * 1000
         self._last = now
 
+    def own(self) -> _Clock:
+        """One that goes on from here, with stages of its own."""
+        other = copy.copy(self)
+        other.laps = dict(self.laps)
+        other._last = time.perf_counter()
+        return other
+
     @property
     def total(self) -> float:
         """From the beginning to the last stage's end."""
@@ -321,7 +361,8 @@ class _Clock:
 
 def _row(ranked: Ranked) -> dict[str, Any]:
     row: dict[str, Any] = {"id": ranked.hit.id, "score": ranked.hit.score, "relevance": ranked.relevance}
-    return row if ranked.explanation is None else {**row, "explain": ranked.explanation}
+    said = {"explain": ranked.explanation, "rerank": ranked.rerank}
+    return row | {name: value for name, value in said.items() if value is not None}
 
 
 def _result(item: Stored, row: dict[str, Any], members: Sequence[SearchResult] = ()) -> SearchResult:
@@ -332,6 +373,7 @@ def _result(item: Stored, row: dict[str, Any], members: Sequence[SearchResult] =
         record=item.record,
         payload=item.payload,
         explanation=row.get("explain"),
+        rerank=row.get("rerank"),
         members=list(members),
     )
 

@@ -36,6 +36,8 @@ class Ranked:
     hit: Hit
     relevance: float | None
     explanation: list[dict[str, Any]] | None
+    rerank: dict[str, Any] | None = None
+    """What reranking made of it, where that is to be explained."""
 
 
 class Lane:

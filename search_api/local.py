@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from indexer.errors import CollectionNotFound, ModelError
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
+    from indexer.media.originals import Originals
     from indexer.models.encoder import Encoder
     from search_api.engine import SearchEngine
 
@@ -35,8 +36,11 @@ def local_engine(settings: Settings, *, everything: bool = False) -> Iterator[Se
     with ThreadPoolExecutor(1) as pool:
         likely = pool.submit(_likely_encoder, settings)
         from indexer.moderation.visible import visible  # noqa: PLC0415
+        from indexer.rerank.walk import InTurn  # noqa: PLC0415
         from indexer.store import open_store  # noqa: PLC0415
         from search_api.engine import SearchEngine  # noqa: PLC0415
+        from search_api.rerankers import Rerankers  # noqa: PLC0415
+        from search_api.reranking import Reranking  # noqa: PLC0415
 
         with open_store(settings, attached) as store:
             collection = store.get(settings.collection)
@@ -47,7 +51,15 @@ def local_engine(settings: Settings, *, everything: bool = False) -> Iterator[Se
                 from indexer.models.encoder import load_encoder_of  # noqa: PLC0415
 
                 encoder = load_encoder_of(settings, collection.model, collection.fingerprint)
-            yield SearchEngine(encoder, collection, max_pixels=settings.max_pixels)
+            with closing(Rerankers(settings, lambda: _originals(settings), threads=None)) as rerankers:
+                reranking = Reranking(rerankers, patient=True, turns=InTurn())
+                yield SearchEngine(encoder, collection, max_pixels=settings.max_pixels, reranking=reranking)
+
+
+def _originals(settings: Settings) -> Originals:
+    from indexer.media.originals import Originals  # noqa: PLC0415  for who reranks
+
+    return Originals.of(settings)
 
 
 def _likely_encoder(settings: Settings) -> Encoder | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,18 @@ class Ranking:
     distinct: Distinct
     wanted: int
     ranked: list[Ranked] | Any = ()
+    reranked: int | None = None
+    """How many of them were compared with the query's texts; None where that was not asked for."""
+    warnings: list[str] = field(default_factory=list)
+    """What has to be said of that."""
 
     def frozen(self) -> dict[str, Any]:
         """What was asked, as it can be asked again: images and items by their vectors."""
         dumped = self.request.model_dump(
             mode="json", exclude={"query", "like", "dislike", "cursor"}, exclude_unset=True
         )
-        return {"request": {**dumped, "query": self.embedded.frozen()}, "exclude": self.embedded.exclude}
+        frozen = {"request": {**dumped, "query": self.embedded.frozen()}, "exclude": self.embedded.exclude}
+        return frozen if self.reranked is None else {**frozen, "reranked": self.reranked}
 
     def members(self, page: Sequence[Ranked]) -> dict[str, list[Any]]:
         """The members of the page's groups by their leaders' ids."""

@@ -29,6 +29,9 @@ MAX_DEPTH = 1000
 """Results of one query that can be reached by turning pages."""
 MAX_SEARCHES = 100
 """Searches in one request."""
+MOST_RERANKED = 200
+MOST_DEADLINE = 60_000
+"""Milliseconds that reranking may take; of a batch's searches together, too."""
 FILE = "crosslens.parent"
 """The field that frames of one video and pages of one document share."""
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.ASCII)
@@ -122,6 +125,17 @@ class Term(BaseModel):
         return self
 
 
+class Rerank(BaseModel):
+    """How much of the list to put in another order, and how long that may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    top: Annotated[int, Field(ge=1, le=MOST_RERANKED), WHOLE] = 50
+    """How many of the best results are compared with the query's texts."""
+    deadline_ms: Annotated[int, Field(ge=1, le=MOST_DEADLINE), WHOLE] = 300
+    """Milliseconds for it, waiting for a turn included. What was not reached by then keeps its order."""
+
+
 class SearchRequest(BaseModel):
     """A search: what to look for, among what, and how much of it to give.
 
@@ -158,10 +172,19 @@ class SearchRequest(BaseModel):
     group_size: Annotated[int, Field(ge=1, le=10), WHOLE] = 1
     min_relevance: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     """Results less probable than that are left out; none may be left."""
+    rerank: bool | Rerank = False
+    """Put the best results in the order of a model that compares each with the query's texts; `true` is `{}`."""
     explain: bool = False
-    """Say of each result what each term had in it."""
+    """Say of each result what each term had in it, and what reranking made of it."""
     exact: bool = False
     """Compare with every item instead of going through the index's graph."""
+
+    @property
+    def reranking(self) -> Rerank | None:
+        """How to rerank; None: not at all."""
+        if isinstance(self.rerank, Rerank):
+            return self.rerank
+        return Rerank() if self.rerank else None
 
     @property
     def terms(self) -> list[Term]:
@@ -182,9 +205,12 @@ class SearchRequest(BaseModel):
             if extra := self.model_fields_set - {"cursor", "limit"}:
                 raise ValueError(f"has a cursor, which knows what was asked: leave out {', '.join(sorted(extra))}")
         elif not asked:
-            needing = {"diversity", "collapse", "min_relevance", "explain", "exact", "group_size"}
+            needing = {"diversity", "collapse", "min_relevance", "rerank", "explain", "exact", "group_size"}
             if extra := self.model_fields_set & needing:
                 raise ValueError(f"has {', '.join(sorted(extra))}, which a search without a query cannot have")
+        if self.reranking is not None and (self.order_by is not None or self.diversity > 0):
+            given = "order_by" if self.order_by is not None else "diversity"
+            raise ValueError(f"has rerank and {given}, each of which decides the order: leave one of them out")
         return self
 
     @classmethod

@@ -21,6 +21,8 @@ class SearchResult:
     record: Record
     payload: dict[str, Any]
     explanation: list[dict[str, Any]] | None = None
+    rerank: dict[str, Any] | None = None
+    """What reranking made of it, where that was to be explained."""
     members: list[SearchResult] = field(default_factory=list)
     """The best of its group besides itself."""
 
@@ -47,6 +49,8 @@ class SearchResult:
                 answer[name] = value
         if self.explanation is not None:
             answer["explain"] = self.explanation
+        if self.rerank is not None:
+            answer["rerank"] = self.rerank
         if self.members:
             answer["members"] = [member.as_dict() for member in self.members]
         return answer
@@ -68,10 +72,17 @@ class SearchAnswer:
     """What relevance rests on, by direction: pairs it was fitted on, the model, or the collection's background."""
     warnings: list[str] = field(default_factory=list)
     cursor: str | None = None
+    reranked: int | None = None
+    """How many of the best results were compared with the query's texts; None where that was not asked for."""
+
+    @property
+    def reranking(self) -> str | None:
+        """How many were reranked and how long that took, for people; None where none was."""
+        return f"reranked {self.reranked} in {self.stages.get('rerank', 0.0):.0f} ms" if self.reranked else None
 
     def as_dict(self) -> dict[str, Any]:
         """As it is answered in JSON."""
-        return {
+        answer = {
             "results": [result.as_dict() for result in self.results],
             "took_ms": round(self.took_ms, 2),
             "stages": {stage: round(ms, 2) for stage, ms in self.stages.items()},
@@ -83,3 +94,4 @@ class SearchAnswer:
             "warnings": self.warnings,
             "cursor": self.cursor,
         }
+        return answer if self.reranked is None else {**answer, "reranked": self.reranked}

@@ -21,6 +21,7 @@ from indexer.moderation.visible import visible
 from indexer.settings import Settings
 from search_api.encoders import Encoders
 from search_api.engine import SearchEngine
+from search_api.rerankers import Rerankers
 
 if TYPE_CHECKING:
     from indexer.items import Record
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from indexer.uploads import Outcome, Upload
     from search_api import duplicates
     from search_api.pages import Pages
+    from search_api.reranking import Reranking
     from workers.submit import Queue
 
 _log = structlog.get_logger("api")
@@ -52,6 +54,7 @@ class Services:
         self._open = ExitStack()
         self._store: Store | None = None
         self.encoders = Encoders(settings)
+        self.rerankers = Rerankers(settings, lambda: self.originals)
         self._engines: dict[tuple[str, bool], tuple[float, SearchEngine]] = {}
         """By name, and whether it finds everything."""
 
@@ -140,6 +143,7 @@ class Services:
         is_file = record.parent == item_id
         records = [record, *(part.record for part in collection.parts(item_id))] if is_file else [record]
         self.thumbnails.discard(records)  # before the item: where the store is away, it is still there to be removed
+        self._discard_features(records)
         if is_file:
             collection.delete_parts(item_id)
         collection.delete([item_id])
@@ -158,6 +162,13 @@ class Services:
         if judge is not None:
             trail = Trail(self.settings.data, collection.name)
             judge_stored(collection, judge, ids, settings=self.settings, originals=self.originals, trail=trail)
+
+    def _discard_features(self, records: Sequence[Record]) -> None:
+        """Remove what rerankers kept of items' pictures."""
+        if self.settings.rerank_folder.exists():
+            from indexer.rerank.features import discard_features  # noqa: PLC0415  for who reranks
+
+            discard_features(records, self.settings)
 
     def _discard(self, hashes: set[str]) -> None:
         """Remove uploads and copies that no item has any more."""
@@ -191,6 +202,7 @@ class Services:
                     max_pixels=self.settings.max_pixels,
                     pages=self.pages,
                     fetch=self.fetch_all,
+                    reranking=self.reranking,
                     background=before,
                 )
                 self._engines[name, everything] = (now + ENGINE_SECONDS, engine)
@@ -219,6 +231,13 @@ class Services:
         search = Search(self.settings)
         self._open.callback(search.stop.set)
         return search
+
+    @cached_property
+    def reranking(self) -> Reranking:
+        """What reranks for all searches."""
+        from search_api.reranking import Reranking  # noqa: PLC0415
+
+        return Reranking(self.rerankers)
 
     @cached_property
     def pages(self) -> Pages:
@@ -280,11 +299,12 @@ class Services:
 
     def _forgotten(self, collection: Collection) -> Iterator[set[str]]:
         """The hashes of a collection's originals, some at a time, once their thumbnails were removed."""
-        if self.originals.is_empty():
+        if self.originals.is_empty() and not self.settings.rerank_folder.exists():
             return
         for ids in collection.ids(_DISCARD_BATCH):
             records = [item.record for item in collection.get_many(ids).values() if item.record.kind is not Kind.TEXT]
             self.thumbnails.discard(records)
+            self._discard_features(records)
             yield {record.sha256 for record in records}
 
     def check_media(self) -> None:
@@ -314,6 +334,7 @@ class Services:
         with self._lock:
             self._open.close()
             self.encoders.close()
+            self.rerankers.close()
             self._store = None
             self._engines.clear()
 

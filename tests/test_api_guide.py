@@ -38,6 +38,7 @@ def test_the_examples_do_what_the_guide_says(served: Served, tmp_path: Path) -> 
     python = "\n".join(text for language, text in BLOCKS if language == "python")
     said = run([sys.executable, "-c", python], served, tmp_path)
     assert "item_not_found" in said
+    assert "409 no_reranker Run `crosslens models export blip2-itm`." in said
     assert (tmp_path / "copy.png").read_bytes() == picture("red")
     shell = [text for language, text in BLOCKS if language == "sh"]
     answers = [run(["bash", "-euo", "pipefail", "-c", text], served, tmp_path) for text in shell]

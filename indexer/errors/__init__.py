@@ -41,6 +41,8 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── GoldenMismatch        the encoder does not reproduce its golden vectors
      │    ├── ModelMismatch         the collection holds another bundle's vectors
      │    ├── TextsOnly             the bundle has no image tower
+     │    ├── NoReranker            a search asks for a reranker that is not installed
+     │    ├── NoFeatures            a picture for which a reranker gives no features
      │    ├── DeviceUnavailable     the device that was asked for cannot be used
      │    ├── UnsupportedCheckpoint a checkpoint that cannot become a bundle
      │    ├── HubUnreachable        a checkpoint must be downloaded, and nothing answers
@@ -119,6 +121,8 @@ from indexer.errors.models import (
     InvalidBundle,
     ModelError,
     ModelMismatch,
+    NoFeatures,
+    NoReranker,
     Overloaded,
     ParityFailed,
     TextsOnly,
@@ -202,6 +206,8 @@ __all__ = [
     "ModelError",
     "ModelMismatch",
     "ModerationError",
+    "NoFeatures",
+    "NoReranker",
     "NoVideo",
     "NotAnImage",
     "OriginalWithheld",

@@ -67,6 +67,21 @@ class TextsOnly(ModelError):
     default_remedy = "Use a model that has an image tower; `crosslens models list` says which do."
 
 
+class NoReranker(ModelError):
+    """A rerank bundle that is not installed."""
+
+    code = "no_reranker"
+    status = 409
+    default_remedy = "Run `crosslens models export blip2-itm`."
+
+
+class NoFeatures(ModelError):
+    """A picture for which a reranker's graph gives something that is not finite."""
+
+    code = "no_features"
+    status = 422
+
+
 class DeviceUnavailable(ModelError):
     """A device that was asked for and cannot be used."""
 

@@ -6,7 +6,7 @@ Measured as searches are served, through the index, to a depth of 100: what is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ _SLACK = 20
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
+Reorder = Callable[[Pair, Modality, "list[Hit]"], "Sequence[Hit]"]
+"""What a pair's query found among items of a modality, one a file, in another order."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def measure(
     *,
     among: Mapping[Modality, Filter],
     own: Sequence[str | None],
+    reorder: Reorder | None = None,
 ) -> list[Measured]:
     """Every direction's figures, from the queries' vectors, float32 (n, D).
 
     `among` are the filters that let pictures through, and texts. `own` is each query picture's SHA-256: the picture
-    itself is no answer, unless it is named as one.
+    itself is no answer, unless it is named as one. `reorder` puts what a query found in another order first.
     """
     directions: dict[tuple[Modality, Modality], list[int]] = {}
     for number, (pair, wanted) in enumerate(zip(pairs, targets, strict=True)):
@@ -108,27 +111,36 @@ def measure(
             some = numbers[at : at + _AT_ONCE]
             queries = [Query(vectors[number], DEPTH + _SLACK, among[toward]) for number in some]
             for number, hits in zip(some, collection.search_many(queries), strict=True):
-                ranked.append(_ranked(number, hits, [t for t in targets[number] if t.modality == toward], own[number]))
+                answers = reorder(pairs[number], toward, one_a_file(hits)) if reorder is not None else hits
+                wanted = [target for target in targets[number] if target.modality == toward]
+                ranked.append(_ranked(number, answers, wanted, own[number]))
         measured.append(Measured(f"{modality}_to_{toward}", ranked, metrics_of([each.rank for each in ranked])))
     return measured
 
 
 def _ranked(number: int, hits: Sequence[Hit], wanted: Sequence[Target], own: str | None) -> Ranked:
     files = {target.file for target in wanted}
-    seen: set[str] = set()
     instead: list[Hit] = []
-    for hit in hits:
-        file = hit.record.parent or hit.id
-        if file in seen or (file not in files and own is not None and hit.record.sha256 == own):
-            continue
-        seen.add(file)
-        if len(seen) > DEPTH:
-            break
-        if file in files:
-            return Ranked(number, len(seen), instead)
+    others = [hit for hit in hits if file_of(hit) in files or own is None or hit.record.sha256 != own]
+    for rank, hit in enumerate(one_a_file(others)[:DEPTH], start=1):
+        if file_of(hit) in files:
+            return Ranked(number, rank, instead)
         if len(instead) < _INSTEAD:
             instead.append(hit)
     return Ranked(number, None, instead)
+
+
+def file_of(hit: Hit) -> str:
+    """What stands for an item's file: of frames and pages the first one's id, else its own."""
+    return hit.record.parent or hit.id
+
+
+def one_a_file(hits: Sequence[Hit]) -> list[Hit]:
+    """The best of each file, in their order."""
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(file_of(hit), hit)
+    return list(best.values())
 
 
 def metrics_of(ranks: Sequence[int | None], seed: int = 0) -> dict[str, Estimate]:
@@ -136,9 +148,25 @@ def metrics_of(ranks: Sequence[int | None], seed: int = 0) -> dict[str, Estimate
 
     Percentile bootstrap over queries (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979).
     """
+    return _estimates(_columns(ranks), seed)
+
+
+def gain_of(before: Sequence[int | None], after: Sequence[int | None], seed: int = 0) -> dict[str, Estimate]:
+    """By how much the same figures rise from one list of ranks to another of the same queries, with their bounds.
+
+    The bootstrap is paired: each sample takes a query's ranks of both lists or of none.
+    """
+    old, new = _columns(before), _columns(after)
+    return _estimates({name: new[name] - old[name] for name in old}, seed)
+
+
+def _columns(ranks: Sequence[int | None]) -> dict[str, Floats]:
+    """What each query adds to each figure."""
     values = np.array([np.inf if rank is None else rank for rank in ranks], dtype=np.float64)
-    columns = {f"recall@{k}": (values <= k).astype(np.float64) for k in KS}
-    columns["mrr"] = 1 / values
+    return {**{f"recall@{k}": (values <= k).astype(np.float64) for k in KS}, "mrr": 1 / values}
+
+
+def _estimates(columns: Mapping[str, Floats], seed: int) -> dict[str, Estimate]:
     table = np.stack(list(columns.values()), axis=1)
     random = np.random.default_rng(seed)
     means = np.empty((_SAMPLES, table.shape[1]))

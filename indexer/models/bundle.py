@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from typing import Generic, Protocol, TypeVar
 
 from indexer.errors import BundleNotFound, InvalidBundle
-from indexer.models.manifest import EXTERNAL_SUFFIX, MANIFEST_FILE, File, Manifest, read_manifest
+from indexer.models.manifest import EXTERNAL_SUFFIX, MANIFEST_FILE, File, Manifest, TextRecipe, read_manifest
 from indexer.settings import Settings
+
+RERANK = "rerank"
+"""The `task` in a manifest that is no encoder's."""
+
+
+class Described(Protocol):
+    """What every bundle's manifest says, whatever the bundle is for."""
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what it computes."""
+
+    @property
+    def text(self) -> TextRecipe:
+        """How it reads texts."""
+
+    @property
+    def files(self) -> Mapping[str, File]:
+        """Every other file of the bundle, by its name."""
+
+
+Described_co = TypeVar("Described_co", bound=Described, covariant=True)
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A folder with all that an encoder needs, and its manifest."""
+class Published(Generic[Described_co]):
+    """A bundle's folder, and the manifest that its files are held against."""
 
     folder: Path
-    manifest: Manifest
+    manifest: Described_co
 
     def path(self, name: str) -> Path:
         """The path of one of the bundle's files, after comparing its size and sha256 with the manifest's.
@@ -63,6 +91,10 @@ class Bundle:
             self.path(name)
 
 
+class Bundle(Published[Manifest]):
+    """A folder with all that an encoder needs."""
+
+
 def load_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`. Its files are checked one by one when they are used (`Bundle.path`).
 
@@ -85,19 +117,19 @@ def published_files(folder: Path) -> dict[str, File]:
 
 
 def find_bundle(name: str, settings: Settings) -> Bundle:
-    """A bundle by name (built in, or in the data folder's `models`), or by the path of its folder.
+    """An encoder's bundle by name (built in, or in the data folder's `models`), or by the path of its folder.
 
     Raises:
-        BundleNotFound: none of that name.
+        BundleNotFound: none of that name, or it is a reranker's.
         InvalidBundle: there is one, and it is broken.
     """
-    for folder in bundle_homes(settings):
-        if (folder / name / MANIFEST_FILE).is_file() and "/" not in name:
-            return load_bundle(folder / name)
-    path = Path(name).expanduser()
-    if (path / MANIFEST_FILE).is_file():
-        return load_bundle(path)
-    raise BundleNotFound(f"There is no bundle {name!r} here.")
+    folder = find_folder(name, settings)
+    if task_of(folder) == RERANK:
+        raise BundleNotFound(
+            f"{name!r} is a reranker: it scores what a search found, and embeds nothing.",
+            remedy="Name a bundle that embeds; `crosslens models list` shows them.",
+        )
+    return load_bundle(folder)
 
 
 def list_bundles(settings: Settings) -> Iterator[Bundle]:
@@ -106,12 +138,44 @@ def list_bundles(settings: Settings) -> Iterator[Bundle]:
     Raises:
         InvalidBundle: when it comes to a broken one.
     """
+    for folder in bundle_folders(settings):
+        if task_of(folder) != RERANK:
+            yield load_bundle(folder)
+
+
+def find_folder(name: str, settings: Settings) -> Path:
+    """The folder of a bundle of any task, by its name or path.
+
+    Raises:
+        BundleNotFound: none of that name.
+    """
+    for folder in bundle_homes(settings):
+        if (folder / name / MANIFEST_FILE).is_file() and "/" not in name:
+            return folder / name
+    path = Path(name).expanduser()
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    raise BundleNotFound(f"There is no bundle {name!r} here.")
+
+
+def bundle_folders(settings: Settings) -> Iterator[Path]:
+    """The folders of all bundles that are found by name, of any task."""
     seen = set()
     for home in bundle_homes(settings):
         for folder in sorted(home.iterdir()) if home.is_dir() else ():
             if (folder / MANIFEST_FILE).is_file() and folder.name not in seen:
                 seen.add(folder.name)
-                yield load_bundle(folder)
+                yield folder
+
+
+def task_of(folder: Path) -> str | None:
+    """The `task` that the manifest in a folder names; None where it names none, as an encoder's, or does not parse."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads it as a manifest says what is wrong
+    task = manifest.get("task") if isinstance(manifest, dict) else None
+    return task if isinstance(task, str) else None
 
 
 def bundle_homes(settings: Settings) -> tuple[Path, Path]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,18 @@ _log = structlog.get_logger("encoder")
 onnxruntime.set_default_logger_severity(4)  # what goes wrong is raised, too
 
 
-class Tower:
-    """One graph of a bundle on one device or several: named inputs to features, float32 (batch, dimension).
+@dataclass(frozen=True)
+class Tensors:
+    """What a graph must take, what it may, and what it must give."""
+
+    inputs: frozenset[str]
+    outputs: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
+
+
+class Graph:
+    """One graph of a bundle on one device or several: named inputs to its outputs. An input that it need not take, and
+    does not, is left out.
 
     Thread-safe. A run goes to the device with the fewest in work.
 
@@ -39,10 +50,10 @@ class Tower:
     """
 
     def __init__(
-        self, path: Path, names: TensorNames, precision: Precision, plan: Plan, devices: tuple[Device, ...]
+        self, path: Path, tensors: Tensors, precision: Precision, plan: Plan, devices: tuple[Device, ...]
     ) -> None:
         self.devices = devices
-        self._replicas = [_Replica(path, names, precision, plan, device) for device in devices]
+        self._replicas = [_Replica(path, tensors, precision, plan, device) for device in devices]
         self._in_work = [0] * len(devices)
         self._choosing = threading.Lock()
 
@@ -50,6 +61,31 @@ class Tower:
     def is_gpu(self) -> bool:
         """Whether its batches come in few sizes, the gaps filled."""
         return self.devices[0].is_gpu
+
+    def compute(self, feed: Feed) -> list[NDArray[Any]]:
+        """The graph's outputs, in the order in which they were asked for.
+
+        Raises:
+            EncoderFailed: the session failed, and again after it was rebuilt.
+        """
+        with self._choosing:
+            chosen = self._in_work.index(min(self._in_work))
+            self._in_work[chosen] += 1
+        try:
+            return self._replicas[chosen].run(feed)
+        finally:
+            with self._choosing:
+                self._in_work[chosen] -= 1
+
+
+class Tower(Graph):
+    """A graph of an encoder: a batch of inputs to features, float32 (batch, dimension)."""
+
+    def __init__(
+        self, path: Path, names: TensorNames, precision: Precision, plan: Plan, devices: tuple[Device, ...]
+    ) -> None:
+        tensors = Tensors(frozenset({names.input}), (names.output,), optional=frozenset({ATTENTION_MASK}))
+        super().__init__(path, tensors, precision, plan, devices)
 
     def run(self, feed: Feed) -> Vectors:
         """Features of one batch, as the graph gives them; an attention mask that it does not take is left out.
@@ -61,15 +97,7 @@ class Tower:
             feed, count = fill_bucket(feed)
         else:
             count = None
-        with self._choosing:
-            chosen = self._in_work.index(min(self._in_work))
-            self._in_work[chosen] += 1
-        try:
-            features = self._replicas[chosen].run(feed)
-        finally:
-            with self._choosing:
-                self._in_work[chosen] -= 1
-        return np.asarray(features[:count], dtype=np.float32)
+        return np.asarray(self.compute(feed)[0][:count], dtype=np.float32)
 
 
 def fill_bucket(feed: Feed) -> tuple[Feed, int]:
@@ -91,8 +119,8 @@ class _Replica:
     broken device costs one rebuild, not one a request, and readiness, which runs the model, says so.
     """
 
-    def __init__(self, path: Path, names: TensorNames, precision: Precision, plan: Plan, device: Device) -> None:
-        self._path, self._names, self._precision, self._plan, self._device = path, names, precision, plan, device
+    def __init__(self, path: Path, tensors: Tensors, precision: Precision, plan: Plan, device: Device) -> None:
+        self._path, self._tensors, self._precision, self._plan, self._device = path, tensors, precision, plan, device
         self._rebuilding = threading.Lock()
         self._failed = False
         self._bound = _BoundRuns(device) if device.is_gpu else None
@@ -128,27 +156,27 @@ class _Replica:
     def _check(self, session: onnxruntime.InferenceSession) -> None:
         inputs = {value.name for value in session.get_inputs()}
         outputs = [value.name for value in session.get_outputs()]
-        wanted = self._names.input
-        if self._names.output not in outputs or wanted not in inputs or inputs - {wanted, ATTENTION_MASK}:
+        wanted = self._tensors
+        if not set(wanted.outputs) <= set(outputs) or not wanted.inputs <= inputs <= wanted.inputs | wanted.optional:
             raise InvalidBundle(
                 f"{self._path} takes {', '.join(sorted(inputs))} and gives {', '.join(outputs)}; "
-                f"it should take {wanted} and give {self._names.output}."
+                f"it should take {', '.join(sorted(wanted.inputs))} and give {', '.join(wanted.outputs)}."
             )
         self._inputs = inputs
 
-    def run(self, feed: Feed) -> NDArray[Any]:
+    def run(self, feed: Feed) -> list[NDArray[Any]]:
         feed = {name: feed[name] for name in self._inputs}
         session = self._session
         try:
-            features = self._run(session, feed)
+            given = self._run(session, feed)
         except InvalidArgument as error:  # the input is wrong, not the session
             raise EncoderFailed(f"{self._path.name} refuses its input: {error}") from error
         except Exception as error:  # noqa: BLE001  ONNX Runtime's errors share no base; this one is tried again
-            features = self._run_again(session, feed, error)
+            given = self._run_again(session, feed, error)
         self._failed = False
-        return features
+        return given
 
-    def _run_again(self, broken: onnxruntime.InferenceSession, feed: Feed, reason: Exception) -> NDArray[Any]:
+    def _run_again(self, broken: onnxruntime.InferenceSession, feed: Feed, reason: Exception) -> list[NDArray[Any]]:
         message = f"{self._path.name} failed on {self._device.name}: {reason}"
         with self._rebuilding:
             if self._failed:
@@ -162,11 +190,11 @@ class _Replica:
             self._failed = True
             raise EncoderFailed(message) from again
 
-    def _run(self, session: onnxruntime.InferenceSession, feed: Feed) -> NDArray[Any]:
+    def _run(self, session: onnxruntime.InferenceSession, feed: Feed) -> list[NDArray[Any]]:
         if self._bound is not None:
-            return self._bound.run(session, feed, self._names.output)
-        features: NDArray[Any] = session.run([self._names.output], feed)[0]
-        return features
+            return self._bound.run(session, feed, self._tensors.outputs)
+        given: list[NDArray[Any]] = session.run(list(self._tensors.outputs), feed)
+        return given
 
 
 class _BoundRuns:
@@ -180,7 +208,7 @@ class _BoundRuns:
         self._buffers: dict[tuple[str, tuple[int, ...]], _Buffer] = {}
         self._lock = threading.Lock()
 
-    def run(self, session: onnxruntime.InferenceSession, feed: Feed, output: str) -> NDArray[Any]:
+    def run(self, session: onnxruntime.InferenceSession, feed: Feed, outputs: Sequence[str]) -> list[NDArray[Any]]:
         with self._lock:
             binding = session.io_binding()
             for name, rows in feed.items():
@@ -188,10 +216,11 @@ class _BoundRuns:
                 if key not in self._buffers:
                     self._buffers[key] = _Buffer(rows.shape, rows.dtype, self._device)
                 binding.bind_ortvalue_input(name, self._buffers[key].filled(rows))
-            binding.bind_output(output, "cpu")
+            for output in outputs:
+                binding.bind_output(output, "cpu")
             session.run_with_iobinding(binding)
-            features: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
-            return features
+            given: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+            return given
 
 
 class _Buffer:

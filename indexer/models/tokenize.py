@@ -13,10 +13,10 @@ import tokenizers
 from numpy.typing import NDArray
 
 from indexer.errors import InvalidBundle
-from indexer.models.bundle import Bundle
+from indexer.models.bundle import Described, Published
 from indexer.models.manifest import TOKENIZER_FILE, Cleaning, Padding, TextRecipe
 
-_CHARACTERS_PER_TOKEN = 64
+CHARACTERS_PER_TOKEN = 64
 """Characters looked at for each token that the encoder reads, so that a megabyte costs no more than a page. No text in
 words needs more; a run of blanks might, and says nothing."""
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -39,7 +39,7 @@ class Tokenizer:
         InvalidBundle: `tokenizer.json` does not load.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Published[Described]) -> None:
         self._recipe = bundle.manifest.text
         path = bundle.path(TOKENIZER_FILE)
         try:
@@ -54,7 +54,7 @@ class Tokenizer:
 
         `multiple_of` rounds the batch's length up, so that a device which prepares for every shape sees few of them.
         """
-        most = self._recipe.context_length * _CHARACTERS_PER_TOKEN
+        most = self._recipe.context_length * CHARACTERS_PER_TOKEN
         encodings = self._tokenizer.encode_batch([clean(text[:most], self._recipe) for text in texts])
         length = self._length(max((len(encoding) for encoding in encodings), default=0), multiple_of)
         input_ids = np.full((len(texts), length), self._recipe.pad_id, dtype=np.int64)

@@ -14,6 +14,7 @@ from indexer.items import check_collection_name
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
+    from indexer.store.collection import Collection
     from indexer.store.fields import FieldType
     from search_api.cli.remote import RemoteCollections
     from search_api.services import Services
@@ -77,36 +78,48 @@ def show(name: str, url: str | None, key: str | None, settings: Settings, as_jso
         _show(asked.get(name), as_json=as_json)
 
 
+_rerank_features = click.option(
+    "--rerank-features/--no-rerank-features",
+    default=None,
+    help="Compute what a reranker sees in pictures when they are ingested, not when they are first found.",
+)
+
+
 @collections.command()
 @click.argument("name")
 @click.option("--model", help="The bundle that embeds its items  [CROSSLENS_MODEL, or the server's]")
 @click.option(
     "--field", "fields", metavar="FIELD=TYPE", multiple=True, callback=_typed, help="To declare; may be repeated."
 )
+@_rerank_features
 @_asking
 def create(
-    name: str, model: str | None, fields: dict[str, str], url: str | None, key: str | None,
-    settings: Settings, as_json: bool,
+    name: str, model: str | None, fields: dict[str, str], rerank_features: bool | None, url: str | None,
+    key: str | None, settings: Settings, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a collection. One that is there stays as it is, and is refused if it has another model."""
     with _asked(settings, url, key) as asked:
-        _show(asked.create(name, model, fields), as_json=as_json)
+        _show(asked.create(name, model, fields, rerank_features), as_json=as_json)
 
 
 @collections.command()
 @click.argument("name")
-@click.argument("fields", metavar="FIELD=TYPE...", nargs=-1, required=True, callback=_typed)
+@click.argument("fields", metavar="FIELD=TYPE...", nargs=-1, callback=_typed)
+@_rerank_features
 @_asking
 def declare(
-    name: str, fields: dict[str, str], url: str | None, key: str | None, settings: Settings, as_json: bool
-) -> None:
+    name: str, fields: dict[str, str], rerank_features: bool | None, url: str | None, key: str | None,
+    settings: Settings, as_json: bool,
+) -> None:  # fmt: skip
     """Declare fields of the items' payload with their types, such as trip=keyword.
 
     Filters in Qdrant's language, facets and orders need that. The types are keyword, integer, float, bool, datetime,
     geo and text.
     """
+    if not fields and rerank_features is None:
+        raise click.UsageError("Say which fields to declare, such as trip=keyword.")
     with _asked(settings, url, key) as asked:
-        _show(asked.declare(name, fields), as_json=as_json)
+        _show(asked.declare(name, fields, rerank_features), as_json=as_json)
 
 
 @collections.command()
@@ -141,20 +154,27 @@ class _Here:
         self._services = services
 
     def list(self) -> list[Document]:
-        return [_document(each) for each in self._services.store.list()] if self._has_index() else []
+        return [self._document(each) for each in self._services.store.list()] if self._has_index() else []
 
     def get(self, name: str) -> Document:
         self._check_index()
-        return _document(self._services.collection(name))
+        return self._document(self._services.collection(name))
 
-    def create(self, name: str, model: str | None, fields: Mapping[str, str]) -> Document:
+    def create(self, name: str, model: str | None, fields: Mapping[str, str], rerank_features: bool | None) -> Document:
         from search_api.collections import ready  # noqa: PLC0415
 
-        return _document(ready(self._services, check_collection_name(name), model, _typed_fields(fields))[0])
+        typed = _typed_fields(fields)
+        found, _ = ready(self._services, check_collection_name(name), model, typed, rerank_features=rerank_features)
+        return self._document(found)
 
-    def declare(self, name: str, fields: Mapping[str, str]) -> Document:
-        self._check_index()
-        return _document(self._services.store.declare(name, _typed_fields(fields)))
+    def declare(self, name: str, fields: Mapping[str, str], rerank_features: bool | None) -> Document:
+        self.get(name)  # what is asked below would make one
+        return self.create(name, None, fields, rerank_features)
+
+    def _document(self, collection: Collection) -> Document:
+        from search_api.collections import described  # noqa: PLC0415
+
+        return described(collection, self._services.rerankers.names())
 
     def delete(self, name: str) -> None:
         self._services.delete(name)
@@ -187,12 +207,6 @@ def _typed_fields(fields: Mapping[str, str]) -> Mapping[str, FieldType]:
     return cast("Mapping[str, FieldType]", fields)  # the index refuses other types
 
 
-def _document(collection: Any) -> Document:
-    from search_api.collections import described  # noqa: PLC0415
-
-    return described(collection)
-
-
 def _show(collection: Document, *, as_json: bool) -> None:
     if as_json:
         print_json(collection)
@@ -203,3 +217,5 @@ def _show(collection: Document, *, as_json: bool) -> None:
     )
     for field, kind in sorted(collection["fields"].items()):
         click.echo(f"  {printable(field)}: {printable(kind)}")
+    if collection["rerank_features"]:
+        click.echo("  features for reranking are computed at ingest")

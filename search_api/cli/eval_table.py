@@ -17,6 +17,7 @@ from search_api.cli.table import shown_source
 
 if TYPE_CHECKING:
     from indexer.evaluation.fit import Fitted
+    from indexer.evaluation.gain import Gain
     from indexer.evaluation.measure import Measured, Ranked
     from indexer.evaluation.pairs import Pair
 
@@ -32,6 +33,7 @@ def print_evaluation(
     fitted: Mapping[str, Fitted],
     *,
     worst: int,
+    gained: Sequence[Gain] = (),
 ) -> None:
     """Print what was measured; `asked` are the pairs that found something to look for in the collection.
 
@@ -43,6 +45,8 @@ def print_evaluation(
     for each in measured:
         if failing := [ranked for ranked in each.worst(worst) if ranked.rank != 1]:
             console.print(_worst(each.direction, failing, asked))
+    for gain in gained:
+        console.print(_gain(gain))
     for direction, each_fit in fitted.items():
         console.print(_reliability(direction, each_fit))
     if missing:
@@ -67,6 +71,19 @@ def _figures(collection: str, measured: Sequence[Measured]) -> Table:
     for each in measured:
         cells = [f"{m.value:.3f} ({m.low:.2f}-{m.high:.2f})" for m in (each.metrics[name] for name in names)]
         table.add_row(_words(each.direction), str(len(each.queries)), *cells)
+    return table
+
+
+def _gain(gain: Gain) -> Table:
+    """One direction with and without reranking, and what to make of it."""
+    table = _table(f"{_words(gain.direction)}, reranked: {gain.verdict}")
+    names = list(gain.gain)
+    for name in ("", *names):
+        table.add_column(name.upper() if name == "mrr" else name, justify="right" if name else "left")
+    for title, estimates in (("without", gain.before.metrics), ("with", gain.after.metrics)):
+        table.add_row(title, *(f"{estimates[name].value:.3f}" for name in names))
+    changes = [f"{m.value:+.3f} ({m.low:+.2f} to {m.high:+.2f})" for m in gain.gain.values()]
+    table.add_row("difference", *changes)
     return table
 
 

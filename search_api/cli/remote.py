@@ -36,7 +36,9 @@ def shown(answer: SearchAnswer) -> LocalAnswer:
         took_ms=answer.took_ms,
         model=answer.model,
         fingerprint=answer.fingerprint,
+        stages=answer.stages,
         warnings=answer.warnings,
+        reranked=answer.reranked,
     )
 
 
@@ -95,13 +97,15 @@ class RemoteCollections:
         """One of them."""
         return _document(self._collections.get(name))
 
-    def create(self, name: str, model: str | None, fields: Mapping[str, str]) -> Mapping[str, Any]:
+    def create(
+        self, name: str, model: str | None, fields: Mapping[str, str], rerank_features: bool | None
+    ) -> Mapping[str, Any]:
         """Make one; it, also if it was there."""
-        return _document(self._collections.create(name, model=model, fields=fields))
+        return _document(self._collections.create(name, model=model, fields=fields, rerank_features=rerank_features))
 
-    def declare(self, name: str, fields: Mapping[str, str]) -> Mapping[str, Any]:
+    def declare(self, name: str, fields: Mapping[str, str], rerank_features: bool | None) -> Mapping[str, Any]:
         """Declare fields of one; it as it is then."""
-        return _document(self._collections.declare(name, fields))
+        return _document(self._collections.declare(name, fields, rerank_features=rerank_features))
 
     def delete(self, name: str) -> None:
         """Remove one."""

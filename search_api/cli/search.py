@@ -51,6 +51,14 @@ def _decoded(_context: click.Context, _parameter: click.Parameter, filter: str |
 @click.option("--collapse", type=click.Choice(["bytes", "picture", "alike"]), multiple=True, help="Give the same once.")
 @click.option("--order-by", metavar="FIELD", help="Order the best by a field of the payload; -FIELD is descending.")
 @click.option("--frames", is_flag=True, help="All frames and pages of a file that fit, not the best one alone.")
+@click.option("--rerank", is_flag=True, help="Compare the best with TEXT once more, by a model that sees both at once.")
+@click.option("--rerank-top", metavar="N", type=click.IntRange(1, 200), help="With --rerank: how many of them  [50]")
+@click.option(
+    "--deadline",
+    metavar="MS",
+    type=click.IntRange(1, 60_000),
+    help="With --rerank: milliseconds for it; the rest keeps its order  [300]",
+)
 @click.option("--explain", is_flag=True, help="With --json: what each term had in each result.")
 @click.option("--everything", is_flag=True, help="Also what the collection's moderation policy does not show.")
 @click.option(
@@ -71,6 +79,9 @@ def search(
     collapse: tuple[str, ...],
     order_by: str | None,
     frames: bool,
+    rerank: bool,
+    rerank_top: int | None,
+    deadline: int | None,
     explain: bool,
     everything: bool,
     sheet: Path | None,
@@ -89,8 +100,13 @@ def search(
 
     if not text and not image and not item:
         raise click.UsageError('Say what to look for: crosslens search "a dog", or --image FILE, or --item ID.')
-    options = {"kind": kind, "order_by": order_by, "min_relevance": min_relevance, "collapse": list(collapse)}
-    options |= {"diversity": diversity, "explain": explain}
+    options: dict[str, Any] = {"kind": kind, "order_by": order_by, "min_relevance": min_relevance}
+    options |= {
+        "collapse": list(collapse),
+        "diversity": diversity,
+        "explain": explain,
+        "rerank": _reranking(rerank, rerank_top, deadline),
+    }
     options = {name: value for name, value in options.items() if value} | ({"group_by": None} if frames else {})
     options["filter"] = parse_json(among.encode(), "--filter") if among and among.lstrip()[:1] == "{" else among
     if url is not None:
@@ -132,6 +148,13 @@ def _search_there(url: str, key: str | None, collection: str, *, as_json: bool, 
         print_json(answer.model_dump(mode="json", exclude_unset=True))
     else:
         print_answer(shown(answer))
+
+
+def _reranking(rerank: bool, top: int | None, deadline: int | None) -> dict[str, int] | bool:
+    given = {name: value for name, value in {"top": top, "deadline_ms": deadline}.items() if value is not None}
+    if given and not rerank:
+        raise click.UsageError("--rerank-top and --deadline go with --rerank.")
+    return given or rerank
 
 
 def _picture(path: Path, settings: Settings) -> bytes:

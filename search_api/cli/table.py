@@ -21,6 +21,8 @@ def print_answer(answer: SearchAnswer, *, title: str | None = None) -> None:
     """Print what was found, best first; warnings go to stderr."""
     for warning in answer.warnings:
         click.echo(f"Note: {printable(warning)}", err=True)
+    if answer.reranking is not None:
+        click.echo(answer.reranking.capitalize(), err=True)
     if sys.stdout.isatty() or title is not None:
         _print_table(answer, title)
         return

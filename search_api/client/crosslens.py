@@ -93,7 +93,7 @@ class Crosslens:
 
         `query` holds whole terms, such as `{"text": "people", "weight": -0.5}`; `limit` is of a page; `options` are
         the request's other members: `kind`, `like`, `dislike`, `order_by`, `diversity`, `collapse`, `group_by`,
-        `group_size`, `min_relevance`, `explain`, `exact`.
+        `group_size`, `min_relevance`, `rerank`, `explain`, `exact`.
         """
         path = f"{self._path(collection)}/search"
         request = search_body(
@@ -174,22 +174,35 @@ class Collections:
         """One collection."""
         return self._transport.get(Collection, _path(name))
 
-    def create(self, name: str, *, model: str | None = None, fields: Mapping[str, str] | None = None) -> Collection:
-        """Make a collection; one that is there, unless with another model, stays. Fields are declared in either."""
-        given = {"model": model, "fields": dict(fields or {})}
-        asked = {name: value for name, value in given.items() if value}
+    def create(
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        rerank_features: bool | None = None,
+    ) -> Collection:
+        """Make a collection; one that is there, unless with another model, stays. Fields are declared in either.
+
+        With `rerank_features`, what a reranker sees in pictures is computed when they are ingested; without it, when
+        they are first found. None leaves that as it is.
+        """
+        given = {"model": model, "fields": dict(fields or {}) or None, "rerank_features": rerank_features}
+        asked = {name: value for name, value in given.items() if value is not None}
         return self._transport.ask(Collection, "PUT", _path(name), json=asked)
 
-    def declare(self, name: str, fields: Mapping[str, str]) -> Collection:
+    def declare(
+        self, name: str, fields: Mapping[str, str] | None = None, *, rerank_features: bool | None = None
+    ) -> Collection:
         """Declare fields of a collection's items with their types (`{"trip": "keyword"}`), for filters and facets.
 
-        Those that are declared as such already stay.
+        Those that are declared as such already stay. `rerank_features` is as of `create`.
 
         Raises:
             ApiError: there is no such collection, no such type, or a field is another type's already.
         """
         self.get(name)  # what is asked below would make one
-        return self.create(name, fields=fields)
+        return self.create(name, fields=fields, rerank_features=rerank_features)
 
     def delete(self, name: str) -> None:
         """Remove a collection with all that is in it."""

@@ -58,6 +58,13 @@ class Failure(Answer):
     remedy: str
 
 
+class Rerankers(Answer):
+    """The models by which searches are reranked here; null where none is installed."""
+
+    image: str | None
+    text: str | None
+
+
 class Collection(Answer):
     """A collection: which model's vectors it holds, how many items, and which fields of theirs are declared."""
 
@@ -69,6 +76,9 @@ class Collection(Answer):
     count: Count
     fields: dict[str, str]
     """The declared fields of the items' payload, and their types."""
+    reranker: Rerankers
+    rerank_features: bool
+    """Whether what a reranker sees in pictures is computed when they are ingested, not when they are first found."""
 
 
 class CollectionList(Answer):
@@ -131,6 +141,19 @@ class Explanation(Answer):
     """Of the score, from -1 to 1."""
 
 
+class Reranked(Answer):
+    """What reranking made of a result: means over the query's texts, by their weights."""
+
+    matching: float
+    """The logit of a match."""
+    contrastive: float | None
+    """A cosine in the reranker's own space; null where it has none."""
+    score: float
+    """What the result was ranked by."""
+    place_before: Annotated[int, Field(ge=1)]
+    """Where it was before, from 1."""
+
+
 class Result(Answer):
     """One result of a search."""
 
@@ -148,6 +171,8 @@ class Result(Answer):
     page: int | Absent = None
     parent: str | Absent = None
     explain: list[Explanation] | Absent = None
+    rerank: Reranked | Absent = None
+    """With `explain`, of results that were reranked."""
     members: list[Result] | Absent = None
     """The best of its group besides itself."""
 
@@ -169,6 +194,9 @@ class SearchAnswer(Answer):
     warnings: list[str]
     cursor: str | None
     """Asks for the next page; null on the last one."""
+    reranked: Count | Absent = None
+    """How many of the best were put in another order by comparing each with the query's texts, where that was asked
+    for."""
 
 
 class SearchAnswers(Answer):

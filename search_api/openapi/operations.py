@@ -173,7 +173,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "PUT /v1/collections/<name>": Operation(
         "Collections", {200: answers.Collection, 201: answers.Collection}, (*COLLECTION, *BODY, *MODEL),
         body=NewCollection, body_required=False,
-        examples={"with the server's model": {}, "with a field": {"fields": {"trip": "keyword"}}},
+        examples={"with the server's model": {}, "with a field": {"fields": {"trip": "keyword"}},
+                  "ready to be reranked": {"rerank_features": True}},
     ),
     "DELETE /v1/collections/<name>": Operation(
         "Collections", {204: None}, (*COLLECTION, errors.MediaStoreUnavailable)
@@ -208,18 +209,22 @@ OPERATIONS: Mapping[str, Operation] = {
         query=(_count("size", "Pixels of the longest side.", 1024, 256, 16),), headers=_RANGE,
     ),
     "POST /v1/collections/<name>/search": Operation(
-        "Search", {200: answers.SearchAnswer}, (*QUERY, errors.InvalidCursor, errors.QueryBlocked), body=SearchRequest,
+        "Search", {200: answers.SearchAnswer},
+        (*QUERY, errors.InvalidCursor, errors.QueryBlocked, errors.NoReranker), body=SearchRequest,
         form=_form(_ref("SearchRequest"), file=BINARY),
         examples={
             "by text": {"query": [{"text": "a dog on a beach"}], "limit": 3},
             "less of something, filtered": {
                 "query": [{"text": "a beach"}, {"text": "people", "weight": -0.5}], "filter": "year>=2020", "limit": 3,
             },
+            "the best fifty compared once more": {
+                "query": [{"text": "a red car left of a tree"}], "rerank": {"top": 50, "deadline_ms": 300}, "limit": 3,
+            },
             "everything, a page at a time": {"limit": 100},
         },
     ),
     "POST /v1/collections/<name>/search/batch": Operation(
-        "Search", {200: answers.SearchAnswers}, (*QUERY, errors.QueryBlocked), body=Searches,
+        "Search", {200: answers.SearchAnswers}, (*QUERY, errors.QueryBlocked, errors.NoReranker), body=Searches,
         examples={"two searches": {"searches": [{"query": [{"text": "a dog"}]}, {"query": [{"text": "a cat"}]}]}},
     ),
     "POST /v1/collections/<name>/facets": Operation(

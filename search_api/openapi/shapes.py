@@ -22,7 +22,7 @@ _BASE64 = (
 )
 _NULL: Schema = {"type": "null"}
 _OF_TERM = ("text", "image", "item", "vector")
-_WITH_QUERY = ("diversity", "collapse", "min_relevance", "explain", "exact", "group_size")
+_WITH_QUERY = ("diversity", "collapse", "min_relevance", "rerank", "explain", "exact", "group_size")
 
 
 def _or_null(schema: Schema) -> Schema:
@@ -122,8 +122,13 @@ def search_request(schema: Schema) -> Schema:
     given["group_by"] = _field_or_null(given["group_by"])
     of_first_page = {**given, "cursor": _NULL}
     wanted = {"minItems": 1}
+    # Either it decides the order, or one of these does.
+    in_its_order = {"properties": {"order_by": _NULL, "diversity": {"const": 0}}}
+    ordered = [{"properties": {"rerank": {"const": False}}}, in_its_order]
     search, liked = (
-        _object({**of_first_page, name: {**_without_default(given[name]), **wanted}}, (name,), title=title)
+        _object(
+            {**of_first_page, name: {**_without_default(given[name]), **wanted}}, (name,), title=title, anyOf=ordered
+        )
         for name, title in (("query", "By terms"), ("like", "By examples"))
     )
     empty = {name: {"type": "array", "maxItems": 0} for name in ("query", "like", "dislike")}

@@ -255,11 +255,9 @@ def test_names_are_quoted_and_the_key_is_sent(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_members_that_it_does_not_know_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = {
-        "collections": [
-            {"name": "a", "model": "m", "fingerprint": "f", "dimension": 1, "count": 0, "fields": {}, "new": 1}
-        ]
-    }
+    known = {"name": "a", "model": "m", "fingerprint": "f", "dimension": 1, "count": 0, "fields": {}}
+    reranked = {"reranker": {"image": None, "text": None, "sound": "new"}, "rerank_features": False}
+    body = {"collections": [{**known, **reranked, "new": 1}]}
     client, _ = pretended(lambda request: httpx.Response(200, json=body), monkeypatch)
     assert client.collections.list()[0].name == "a"
 

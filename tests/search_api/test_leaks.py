@@ -25,6 +25,7 @@ from indexer.store import open_store
 from indexer.store.collection import Point
 from search_api.access.keys import Role
 from search_api.services import Services
+from tests.rerankers import make_reranker, make_text_reranker
 from tests.search_api.access.conftest import Api
 
 COUNT = 1000
@@ -77,6 +78,8 @@ def api(tmp_path_factory: pytest.TempPathFactory, colours, encoder: Encoder) -> 
     settings = Settings(
         data=tmp_path_factory.mktemp("leaks") / "data", model=str(colours), workers=0, key_rate=10**6, key_burst=10**6
     )
+    make_reranker(settings.models_folder)
+    make_text_reranker(settings.models_folder)
     with open_store(settings) as store:
         for name in ("closed", "twin"):
             store.create(name, encoder.name, encoder.fingerprint, encoder.dimension)
@@ -157,6 +160,7 @@ searches = st.fixed_dictionaries(
         "collapse": st.sampled_from([["bytes"], ["picture"], ["alike"]]),
         "min_relevance": st.sampled_from([0.01, 0.5]),
         "explain": st.booleans(),
+        "rerank": st.sampled_from([False, {"top": 5, "deadline_ms": 60_000}, {"top": 200, "deadline_ms": 60_000}]),
     },
 )
 quietly = within(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

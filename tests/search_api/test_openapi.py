@@ -205,10 +205,11 @@ def ask_for_everything(client: httpx.Client, served: Served) -> None:  # noqa: P
     for wrong in (
         {"query": [{"vector": [1.0]}]}, {"query": [{"item": "none"}]}, {"query": [{"image": "aGVsbG8="}]},
         {"filter": {"must": 1}}, {"cursor": "x"}, {"query": [{"text": "a"}], "limit": 0},
-        {"query": [{"image": "http://127.0.0.1/x.png"}]},
+        {"query": [{"image": "http://127.0.0.1/x.png"}]}, {"query": [{"text": "red"}], "rerank": {"top": 3}},
     ):  # fmt: skip
         assert client.post(search, json=wrong).status_code >= 400
     client.post(f"{search}/batch", json={"searches": [{"query": [{"text": "red"}]}] * 2})
+    client.post(f"{search}/batch", json={"searches": [{"query": [{"text": "red"}], "rerank": True}]})
     client.post(f"{media}/facets", json={"fields": ["kind"]})
     client.post(f"{media}/facets", json={"fields": []})
     assert client.post(f"{media}/duplicates", json={"by": "picture"}).status_code == 202

@@ -67,7 +67,8 @@ def test_an_image_is_a_part_or_base64_or_a_data_url(image: str) -> None:
         ({**one(text="x"), "limit": 10**12}, "limit"),
         ({**one(text="x"), "kind": "sound"}, "kind"),
         ({**one(text="x"), "filter": []}, "filter"),
-        ({**one(text="x"), "rerank": True}, "rerank"),
+        ({**one(text="x"), "reranked": True}, "reranked"),
+        ({**one(text="x"), "rerank": {"top": 201}}, "rerank.top"),
     ],
 )
 def test_what_is_wrong_is_named(body: Any, field: str) -> None:

@@ -115,7 +115,7 @@ def test_bound_runs_give_what_plain_runs_give(colours: Path) -> None:
     bound = sessions._BoundRuns(CPU)
     for count in (1, 4, 2, 4):
         feed = {"pixels": PIXELS[:count] * count}
-        assert np.array_equal(bound.run(replica._session, feed, "features"), image.run(feed))
+        assert np.array_equal(bound.run(replica._session, feed, ["features"])[0], image.run(feed))
     assert len(bound._buffers) == 3  # one for each shape
 
 

@@ -1,0 +1,340 @@
+"""Pairs of a text and a picture, or of two texts, in; how well they match out."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.errors import BundleNotFound, InvalidBundle, ModelError, NoFeatures, NoReranker
+from indexer.media.decode import Decoded
+from indexer.models.bundle import find_folder
+from indexer.models.devices import Plan
+from indexer.models.manifest import BUNDLE_NAME, PixelRecipe
+from indexer.models.preprocess import prepare
+from indexer.models.rerank.bundle import RerankBundle, find_rerank_bundle
+from indexer.models.rerank.golden import check_golden_pairs
+from indexer.models.rerank.graphs import Graphs, plan_of
+from indexer.models.rerank.manifest import FeatureShapes, RerankManifest
+from indexer.models.rerank.manifest import Graph as GraphName
+from indexer.models.rerank.pairs import PairTokenizer
+from indexer.models.sessions import Tensors
+from indexer.models.tokenize import Tokenizer
+from indexer.settings import Settings
+
+Floats = NDArray[np.float32]
+
+_LENGTH_STEP = 8
+"""Tokens that a batch's length is rounded up to on a GPU, which prepares for every shape."""
+
+_TENSORS: Mapping[GraphName, Tensors] = {
+    "vision": Tensors(frozenset({"pixels"}), ("features", "queries")),
+    "match": Tensors(
+        frozenset({"input_ids", "attention_mask", "rows", "features", "queries"}), ("matching", "contrastive")
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is kept of a picture, so that a pair costs one run of the small graph."""
+
+    features: NDArray[np.float16]
+    """(tokens, width): what the matching head attends to."""
+    queries: NDArray[np.float16]
+    """(q, d): what the contrastive cosine is taken with."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.features.nbytes + self.queries.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class PairScores:
+    """How well one text matches each of n pictures or texts."""
+
+    matching: Floats
+    """(n,): the logit of a match."""
+    contrastive: Floats | None
+    """(n,): cosines; None of texts."""
+    score: Floats
+    """(n,): matching + the manifest's weight * contrastive; what ranks, higher is better."""
+    truncated: bool
+    """Whether the text, or of a cross-encoder any pair, was longer than the model reads, and was cut."""
+
+
+class _Scorer:
+    """What rerankers of pictures and of texts have in common."""
+
+    def __init__(self, bundle: RerankBundle, graphs: Graphs) -> None:
+        self.bundle = bundle
+        self._graphs = graphs
+
+    @property
+    def manifest(self) -> RerankManifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.manifest.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the scores, and what features of pictures are kept under."""
+        return self.manifest.fingerprint
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The device of each graph that is open."""
+        return self._graphs.devices
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it runs on a GPU, where runs are best one at a time; until it runs, whether it probably will."""
+        return self._graphs.is_gpu
+
+    @property
+    def max_batch(self) -> int:
+        """Pairs per run."""
+        return self._graphs.batch("match")
+
+
+class Reranker(_Scorer):
+    """Scores pairs of a text and a picture. Graphs open when first used. Thread-safe.
+
+    Usage:
+        reranker = load_reranker(Settings())
+        features = reranker.features([image])           # kept, so that the picture is looked at once
+        scores = reranker.scores("a red circle left of a square", features).score
+    """
+
+    def __init__(self, bundle: RerankBundle, plan: Plan | None = None) -> None:
+        """Of a bundle with `pixels`.
+
+        Raises:
+            InvalidBundle: it has none: it is a cross-encoder's.
+        """
+        if bundle.manifest.pixels is None or bundle.manifest.shapes is None:
+            raise InvalidBundle(f"{bundle.manifest.name!r} reads texts only.")
+        super().__init__(bundle, Graphs(bundle, _TENSORS, plan, lambda: check_golden_pairs(self, canary=True)))
+        self.pixels: PixelRecipe = bundle.manifest.pixels
+        """How pictures are prepared."""
+        self.shapes: FeatureShapes = bundle.manifest.shapes
+        """Of `Features`."""
+        self._opening = threading.Lock()
+        self._tokenizer: Tokenizer | None = None
+
+    @property
+    def vision_batch(self) -> int:
+        """Pictures per run."""
+        return self._graphs.batch("vision")
+
+    def warm_up(self) -> None:
+        """Open both graphs; on a GPU also run every batch size once, so that no request waits for its preparation.
+
+        Raises:
+            ModelError: a graph does not open or does not run.
+        """
+        picture = np.full((3, self.pixels.size, self.pixels.size), 0.5, dtype=np.float32)
+        features: list[Features] = []
+        for count in self._graphs.sizes("vision"):
+            features = self.features_of([picture] * count)
+        for count in self._graphs.sizes("match"):
+            self.scores("a photo", features[:1] * count)
+
+    def prepare(self, image: Image.Image | Decoded) -> Floats:
+        """One RGB image, or decoded file, as the vision graph's input, float32 (3, size, size)."""
+        return prepare(image, self.pixels)
+
+    def features(self, images: Sequence[Image.Image | Decoded]) -> list[Features]:
+        """What is kept of RGB images, or decoded files.
+
+        Raises:
+            NoFeatures: what the graph gives for one of them is not finite.
+            ModelError: the graph does not open, does not run, or gives something else than the manifest says.
+        """
+        return self.features_of([self.prepare(image) for image in images])
+
+    def features_of(self, pixels: Sequence[Floats]) -> list[Features]:
+        """The same of what `prepare` gave."""
+        found: list[Features] = []
+        batch = self.vision_batch
+        for at in range(0, len(pixels), batch):
+            some = pixels[at : at + batch]
+            feed, count = self._graphs.filled({"pixels": np.stack(some)})
+            features, queries = self._graphs.run("vision", feed)
+            wanted = (self.shapes.features, self.shapes.queries)
+            if (features.shape[1:], queries.shape[1:]) != wanted:
+                raise ModelError(
+                    f"{self.name!r} gave features of {features.shape[1:]} and {queries.shape[1:]}, not {wanted}."
+                )
+            found += [Features(_half(features[row]), _half(queries[row])) for row in range(count)]
+        return found
+
+    def scores(self, text: str, features: Sequence[Features]) -> PairScores:
+        """How well a text matches each of the pictures that these are the features of.
+
+        Raises:
+            ModelError: the graph does not open, does not run, or gives something else than scores.
+        """
+        tokens = self._tokens().encode([text], multiple_of=_length_step(self._graphs))
+        matching = np.empty(len(features), dtype=np.float32)
+        contrastive = np.empty(len(features), dtype=np.float32)
+        batch = self.max_batch
+        for at in range(0, len(features), batch):
+            some = features[at : at + batch]
+            pictures, count = self._graphs.filled(
+                {
+                    "rows": np.zeros(len(some), dtype=np.int64),
+                    "features": np.stack([each.features for each in some], dtype=np.float32),
+                    "queries": np.stack([each.queries for each in some], dtype=np.float32),
+                }
+            )
+            feed = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask, **pictures}
+            given = [_column(each, self.name, len(pictures["rows"])) for each in self._graphs.run("match", feed)]
+            matching[at : at + count], contrastive[at : at + count] = (each[:count] for each in given)
+        score = matching + np.float32(self.manifest.contrastive_weight) * contrastive
+        return PairScores(matching, contrastive, score, truncated=tokens.truncated[0])
+
+    def _tokens(self) -> Tokenizer:
+        with self._opening:
+            if self._tokenizer is None:
+                self._tokenizer = Tokenizer(self.bundle)
+            return self._tokenizer
+
+
+class TextReranker(_Scorer):
+    """Scores pairs of two texts: a cross-encoder. The graph opens when first used. Thread-safe.
+
+    Usage:
+        reranker = load_text_reranker(Settings())
+        scores = reranker.scores("how do cats land", ["Cats turn in the air.", "Dogs bark."]).score
+    """
+
+    def __init__(self, bundle: RerankBundle, plan: Plan | None = None) -> None:
+        """Of a bundle without `pixels`.
+
+        Raises:
+            InvalidBundle: it has some: it is a reranker of pictures.
+        """
+        if bundle.manifest.pixels is not None:
+            raise InvalidBundle(f"{bundle.manifest.name!r} compares texts with pictures, not with texts.")
+        inputs = {"input_ids", "attention_mask"} | ({"token_type_ids"} if bundle.manifest.token_types else set())
+        tensors = Tensors(frozenset(inputs), ("matching",))
+        super().__init__(
+            bundle, Graphs(bundle, {"match": tensors}, plan, lambda: check_golden_pairs(self, canary=True))
+        )
+        self._opening = threading.Lock()
+        self._tokenizer: PairTokenizer | None = None
+
+    def warm_up(self) -> None:
+        """Open the graph; on a GPU also run every batch size once.
+
+        Raises:
+            ModelError: the graph does not open or does not run.
+        """
+        for count in self._graphs.sizes("match"):
+            self.scores("a photo", ["a photo"] * count)
+
+    def scores(self, text: str, texts: Sequence[str]) -> PairScores:
+        """How well a text matches each of others.
+
+        Raises:
+            ModelError: the graph does not open, does not run, or gives something else than scores.
+        """
+        pairs = self._tokens().encode(text, texts)
+        matching = np.empty(len(texts), dtype=np.float32)
+        # Pairs of like length share a batch, so that little of it is padding.
+        order = sorted(range(len(texts)), key=lambda index: len(pairs.encodings[index]))
+        for at in range(0, len(order), self.max_batch):
+            some = order[at : at + self.max_batch]
+            feed, count = self._graphs.filled(pairs.batch(some, multiple_of=_length_step(self._graphs)))
+            matching[some] = _column(self._graphs.run("match", feed)[0], self.name, len(feed["input_ids"]))[:count]
+        return PairScores(matching, None, matching, truncated=pairs.truncated)
+
+    def _tokens(self) -> PairTokenizer:
+        with self._opening:
+            if self._tokenizer is None:
+                self._tokenizer = PairTokenizer(self.bundle)
+            return self._tokenizer
+
+
+def load_reranker(settings: Settings, name: str | None = None, *, threads: int | None = None) -> Reranker:
+    """The reranker of pictures by name or folder; `settings.reranker` when none is named.
+
+    `threads` is for each run on the CPU; `settings.threads`, else all cores, when unset.
+
+    Raises:
+        NoReranker: none of that name is installed, or it reranks no pictures.
+        InvalidBundle: it is broken.
+        UsageError, DeviceUnavailable: as for `load_encoder`.
+    """
+    name = name or settings.reranker
+    reranker = load_any(_found(name, settings, "blip2-itm"), settings, threads=threads)
+    if not isinstance(reranker, Reranker):
+        raise _none(f"{name!r} reranks texts, not pictures.", "blip2-itm")
+    return reranker
+
+
+def load_text_reranker(settings: Settings, name: str | None = None, *, threads: int | None = None) -> TextReranker:
+    """The reranker of texts, likewise; `settings.text_reranker` when none is named.
+
+    Raises:
+        NoReranker, InvalidBundle, UsageError, DeviceUnavailable: as for `load_reranker`.
+    """
+    name = name or settings.text_reranker
+    reranker = load_any(_found(name, settings, "cross-encoder"), settings, threads=threads)
+    if not isinstance(reranker, TextReranker):
+        raise _none(f"{name!r} reranks pictures, not texts.", "cross-encoder")
+    return reranker
+
+
+def load_any(bundle: RerankBundle, settings: Settings, *, threads: int | None = None) -> Reranker | TextReranker:
+    """The reranker of a bundle, of pictures or texts, on the devices of the settings.
+
+    Raises:
+        UsageError, DeviceUnavailable: as for `load_encoder`.
+    """
+    plan = plan_of(settings, bundle, threads)
+    return TextReranker(bundle, plan) if bundle.manifest.pixels is None else Reranker(bundle, plan)
+
+
+def _found(name: str, settings: Settings, usual: str) -> RerankBundle:
+    try:
+        find_folder(name, settings)
+    except BundleNotFound as error:
+        raise _none(error.message, name if re.fullmatch(BUNDLE_NAME, name) else usual) from error
+    try:
+        return find_rerank_bundle(name, settings)
+    except BundleNotFound as error:  # an encoder's
+        raise _none(error.message, usual) from error
+
+
+def _none(message: str, export: str) -> NoReranker:
+    return NoReranker(message, remedy=f"Run `crosslens models export {export}`.")
+
+
+def _length_step(graphs: Graphs) -> int:
+    return _LENGTH_STEP if graphs.is_gpu else 1
+
+
+def _half(rows: Floats) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half = rows.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise NoFeatures("The features of a picture are not finite in half precision.")
+    return half
+
+
+def _column(scores: Floats, name: str, wanted: int) -> Floats:
+    if scores.shape != (wanted,) or not np.isfinite(scores).all():
+        raise ModelError(f"{name!r} gave {scores.shape} scores, not finite ones of shape ({wanted},).")
+    return scores

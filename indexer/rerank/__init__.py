@@ -1,0 +1,1 @@
+"""Reranking: what is kept of pictures for it, and the walk down a list until time is up."""
