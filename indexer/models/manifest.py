@@ -229,8 +229,8 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> Path:
-    """Write `manifest.json` into `folder`; give its path."""
+def write_manifest(manifest: BaseModel, folder: Path) -> Path:
+    """Write an encoder's or a reranker's `manifest.json` into `folder`; give its path."""
     path = folder / MANIFEST_FILE
     path.write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     return path

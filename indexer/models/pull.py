@@ -20,13 +20,28 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from indexer.errors import InvalidBundle, InvalidName, ModelError, UnknownRecipe, UsageError
-from indexer.models.bundle import Bundle, bundle_homes, inside_bundle, load_bundle, put_in_place, remove
+from indexer.models.bundle import (
+    RERANK,
+    Bundle,
+    Published,
+    bundle_homes,
+    inside_bundle,
+    load_bundle,
+    put_in_place,
+    remove,
+    task_of,
+)
 from indexer.models.encoder import Encoder
 from indexer.models.golden import check_golden
 from indexer.models.manifest import MANIFEST_FILE, File, Manifest, read_manifest, write_manifest
 from indexer.models.origins import Origin, open_origin
+from indexer.models.rerank.bundle import RerankBundle, load_rerank_bundle
+from indexer.models.rerank.golden import check_golden_pairs
+from indexer.models.rerank.manifest import RerankManifest, read_rerank_manifest
+from indexer.models.rerank.reranker import load_any
 from indexer.settings import Settings
 
+AnyManifest = Manifest | RerankManifest
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes there will be."""
 
@@ -39,8 +54,8 @@ _PUBLISHER = "Try once more; if it stays so, ask who publishes the bundle."
 
 
 @dataclass(frozen=True)
-class Pulled(Bundle):
-    """A bundle that is installed now."""
+class Pulled(Published[AnyManifest]):
+    """A bundle, of an encoder or a reranker, that is installed now."""
 
     already_there: bool = False
     """Whether it was before, and nothing was fetched."""
@@ -65,7 +80,7 @@ def pull(
         DownloadFailed: the source cannot be reached, refuses, or breaks off.
         InvalidBundle: the manifest is not the pinned one, or a file is not the one it lists.
         UnknownRecipe: a preparation that this version does not know.
-        GoldenMismatch: its vectors are others here than where it was made.
+        GoldenMismatch: its vectors, or a reranker's scores, are others here than where it was made.
         ModelError: the data folder cannot be written.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -93,9 +108,8 @@ def pull(
         try:
             with _staging(target) as staging:
                 _fetch_all(origin, manifest, staging, progress)
-                bundle = Bundle(staging, manifest)
-                bundle.verify_files()
-                check_golden(Encoder(bundle))
+                Published(staging, manifest).verify_files()
+                _check_answers(staging, manifest, settings)
                 # Last, since a folder with a manifest is a bundle to whoever lists them.
                 if name:
                     write_manifest(manifest, staging)
@@ -110,6 +124,13 @@ def pull(
     return Pulled(target, manifest)
 
 
+def _check_answers(folder: Path, manifest: AnyManifest, settings: Settings) -> None:
+    if isinstance(manifest, RerankManifest):
+        check_golden_pairs(load_any(RerankBundle(folder, manifest), settings))
+    else:
+        check_golden(Encoder(Bundle(folder, manifest)))
+
+
 def _capped(origin: Origin, name: str, size: int) -> Iterator[bytes]:
     """One file's content, up to the first byte too many."""
     for chunk in origin.chunks(name):
@@ -119,12 +140,13 @@ def _capped(origin: Origin, name: str, size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _parse(data: bytes, where: str) -> Manifest:
+def _parse(data: bytes, where: str) -> AnyManifest:
     """The manifest, whose files have names that stay inside a folder and sizes that fit the cap."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MANIFEST_FILE).write_bytes(data)
         try:
-            manifest = read_manifest(Path(folder))
+            read = read_rerank_manifest if task_of(Path(folder)) == RERANK else read_manifest
+            manifest: AnyManifest = read(Path(folder))
         except (InvalidBundle, UnknownRecipe) as error:
             remedy = error.remedy if isinstance(error, UnknownRecipe) else _PUBLISHER
             raise type(error)(error.message.replace(folder, where), remedy=remedy) from error
@@ -141,13 +163,13 @@ def _parse(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _total(manifest: Manifest) -> int:
+def _total(manifest: AnyManifest) -> int:
     return sum(file.size for file in manifest.files.values())
 
 
-def _renamed(manifest: Manifest, name: str) -> Manifest:
+def _renamed(manifest: AnyManifest, name: str) -> AnyManifest:
     try:
-        return Manifest.model_validate({**manifest.model_dump(), "name": name})
+        return type(manifest).model_validate({**manifest.model_dump(), "name": name})
     except ValidationError as error:
         raise InvalidName(
             f"{name!r} is no name for a bundle.",
@@ -155,7 +177,7 @@ def _renamed(manifest: Manifest, name: str) -> Manifest:
         ) from error
 
 
-def _installed(manifest: Manifest, settings: Settings) -> Bundle | None:
+def _installed(manifest: AnyManifest, settings: Settings) -> Bundle | RerankBundle | None:
     """The same bundle where it is installed and whole; None where it is not there, or damaged.
 
     Raises:
@@ -165,8 +187,9 @@ def _installed(manifest: Manifest, settings: Settings) -> Bundle | None:
         folder = home / manifest.name
         if not folder.exists():
             continue
+        bundle: Bundle | RerankBundle | None
         try:
-            bundle = load_bundle(folder)
+            bundle = load_rerank_bundle(folder) if task_of(folder) == RERANK else load_bundle(folder)
         except ModelError:
             bundle = None
         if bundle is None or bundle.manifest.fingerprint != manifest.fingerprint:
@@ -203,7 +226,7 @@ def _staging(target: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _fetch_all(origin: Origin, manifest: Manifest, folder: Path, progress: Progress | None) -> None:
+def _fetch_all(origin: Origin, manifest: AnyManifest, folder: Path, progress: Progress | None) -> None:
     done, total = 0, _total(manifest)
     for name, listed in manifest.files.items():
         for size in _fetch(origin, name, listed, folder / name):

@@ -29,8 +29,10 @@ from indexer.errors import (
 from indexer.models.bundle import find_bundle, list_bundles, load_bundle
 from indexer.models.encoder import Encoder
 from indexer.models.pull import pull
+from indexer.models.rerank.reranker import load_reranker
 from indexer.settings import Settings
 from tests.bundles import make_bundle
+from tests.rerankers import make_reranker
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -463,3 +465,17 @@ def test_a_data_folder_that_cannot_be_written_is_said(colours: Path, settings: S
     settings.models_folder.write_text("in the way")
     with pytest.raises(ModelError, match="cannot be written"):
         pull(str(colours), settings=settings, sha256=None)
+
+
+def test_rerankers_are_pulled_likewise(tmp_path: Path, settings: Settings) -> None:
+    published = make_reranker(tmp_path / "site")
+    pulled = pull(str(published), settings=settings, sha256=None, name="mine")
+    assert load_reranker(settings, "mine").fingerprint == pulled.manifest.fingerprint
+    assert pull(str(published), settings=settings, sha256=None, name="mine").already_there
+    with np.load(published / "golden.npz") as golden:
+        np.savez(published / "golden.npz", **{name: golden[name] + 1 for name in golden.files})
+    content = (published / "golden.npz").read_bytes()
+    list_file(published, "golden.npz", hashlib.sha256(content).hexdigest(), len(content))
+    with pytest.raises(GoldenMismatch):
+        pull(str(published), settings=settings, sha256=None)
+    assert left(settings) == ["mine"]
