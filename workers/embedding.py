@@ -122,7 +122,7 @@ def _was_replaced(runtime: Runtime, collection: Collection | None) -> bool:
 
 def _index(runtime: Runtime, collection: Collection, part: list[dict[str, Any]], name: str) -> Outcome:
     if JUDGED in part[0]:
-        return judge_items(runtime, collection, part)
+        return judge_items(runtime, collection, part, name)
     if SET in part[0]:
         return label_items(runtime, collection, part)
     encoder = runtime.encoder_of(collection)

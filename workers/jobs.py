@@ -226,7 +226,8 @@ class Jobs:
         """Note a shard as planned; False if it, or a later one, was before."""
         packed = zlib.compress(json.dumps(items, ensure_ascii=False).encode(), 1)
         keys = [_job(job_id), _open(job_id), _shard(job_id, number)]
-        return bool(self._add(keys=keys, args=[number, packed, len(items), items[-1]["source"]]))
+        count = sum(item.get("items", 1) for item in items)  # one may stand for many
+        return bool(self._add(keys=keys, args=[number, packed, count, items[-1]["source"]]))
 
     def finish_planning(self, job_id: str) -> None:
         """Every shard is planned: the job runs, or is done if nothing is open."""

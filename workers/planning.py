@@ -102,7 +102,7 @@ def _shards(
     shard: list[dict[str, Any]] = []
     for reference in _behind(last, walk):
         shard.append(reference)
-        if len(shard) >= (_FIRST if number == 0 else runtime.settings.shard_size):
+        if "items" in reference or len(shard) >= (_FIRST if number == 0 else runtime.settings.shard_size):
             yield number, shard
             number, shard = number + 1, []
     if shard:

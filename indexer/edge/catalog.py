@@ -153,6 +153,7 @@ class Catalog:
             collections = list(self._collections.values())
         for collection in collections:
             collection.build_if_quiet()
+            collection.columns.tend()
 
     def close(self) -> None:
         """Write out and let go of all of them."""

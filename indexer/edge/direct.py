@@ -30,6 +30,7 @@ _MOST_BYTES = 64 * 2**20
 """Of a question."""
 
 _QUESTIONS: dict[str, Callable[[EdgeCollection, Any], Any]] = {
+    "columns": questions.columns,
     "query": questions.query_batch,
     "retrieve": questions.retrieve,
     "scroll": questions.scroll,

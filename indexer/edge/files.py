@@ -38,12 +38,17 @@ def sync_files(folder: Path) -> None:
     """Make what was written to the files of a folder, mapped into memory or not, survive a power cut.
 
     Files may be renamed meanwhile, as the engine's log does when it begins the next one.
+
+    Raises:
+        OSError: the folder is gone.
     """
     while True:
         try:
             for path in folder.iterdir():
                 _sync(path)
         except FileNotFoundError:
+            if not folder.is_dir():
+                raise
             continue
         _sync(folder)
         return

@@ -4,6 +4,7 @@
     <collection>/3/                the current generation: an Edge shard, write-ahead log on
     <collection>/4/                the next, while it is built
     <collection>/journal           writes since the copy was taken, to be replayed into the next
+    <collection>/columns/          a copy of what judging reads (`columns`)
 
 The engine holds Python's lock while it optimizes, so that is done in another process, on a copy. A crash at any point
 leaves the current generation whole: what `collection.json` does not point to is removed at the next start.
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 import qdrant_edge as edge
 import structlog
 
+from indexer.edge.columns import Columns
 from indexer.edge.files import sync_files, sync_folder, write_atomically
 from indexer.edge.operations import Operation, engine_operation
 from indexer.edge.wire import Refused, distance_of
@@ -38,6 +40,7 @@ _FLUSH_SECONDS = 5.0
 
 _QUIET_SECONDS = 5.0
 """Without a write, after which what the last build did not see is built in: until then every search scans it."""
+_COLUMNS = "columns"
 _SCANNED_QUICKLY = 2_000
 """Points that are scanned in no time: for those no build is worth its work."""
 
@@ -53,12 +56,13 @@ class EdgeCollection:
         self._optimize_after = optimize_after
         self._description: dict[str, Any] = json.loads((folder / "collection.json").read_bytes())
         for leftover in folder.iterdir():
-            if leftover.is_dir() and leftover.name != str(self._description["generation"]):
+            if leftover.is_dir() and leftover.name not in (str(self._description["generation"]), _COLUMNS):
                 shutil.rmtree(leftover)
         (folder / "journal").unlink(missing_ok=True)
         self._shard = edge.EdgeShard.load(str(self._generation_folder))
         self._use = threading.Lock()
         self._write = threading.Lock()
+        self.columns = Columns(folder / _COLUMNS, self.size, self.read, self._write)
         self._journal: Any = None
         self._builder: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -117,7 +121,7 @@ class EdgeCollection:
             Refused: one is not well formed; none was applied then.
         """
         ready = [(operation, engine_operation(operation, self.size)) for operation in operations]
-        with self._write:
+        with self._write, self.columns.following(operations):
             for operation, update in ready:
                 if update is not None:
                     self._apply(self._shard, update)
@@ -295,6 +299,8 @@ class EdgeCollection:
             child.kill()
         if builder is not None:
             builder.join()
-        with self._write, self._use:
-            self._shard.flush()
-            self._shard.close()
+        with self._write:
+            self.columns.close()
+            with self._use:
+                self._shard.flush()
+                self._shard.close()

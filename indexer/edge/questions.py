@@ -65,6 +65,14 @@ def bare_vectors(collection: EdgeCollection, body: Any) -> bytes:
     return rows.tobytes()
 
 
+def columns(collection: EdgeCollection, body: Any) -> Any:
+    """Where the copy in columns is and how far, which is begun if there is none; or nothing, once it is removed."""
+    if flag(only(body, "drop"), "drop"):
+        collection.columns.drop()
+        return {}
+    return collection.columns.ask()
+
+
 def scroll(collection: EdgeCollection, body: Any) -> Any:
     """A page of points in the order of their ids, or of a field that has a payload index with an order."""
     only(body, "filter", "limit", "offset", "order_by", "with_payload", "with_vector")

@@ -2,138 +2,41 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count, islice
+import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.errors import InvalidRequest
 from indexer.flow import batched
-from indexer.items import Kind
+from indexer.items import RECORD_KEY, Record
+from indexer.moderation.facts import FIELDS, ODD, SAID, THERE, Names, facts_of
+from indexer.moderation.judge import Judge
 from indexer.moderation.judging import ItemJudge, score_key
-from indexer.moderation.policy import Category
-from indexer.moderation.review.state import is_persons, policys_own, review_of
-from indexer.moderation.visible import SHOWN
+from indexer.moderation.rescan import READ, ids_of, in_columns, judge_rows
+from indexer.moderation.tally import Block, CategoryRun, DryRun, Near
+from indexer.store.columns import Columns, open_columns
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from indexer.store.collection import Collection
     from indexer.store.points import Stored
 
+__all__ = ["MOST_ITEMS", "MOST_NEAREST", "CategoryRun", "DryRun", "Near", "dry_run"]
+
 MOST_ITEMS = 200_000
 MOST_NEAREST = 50
-NO_VERDICT = "none"
-"""Instead of an action: the item has no verdict yet, and is not shown."""
-_BLOCK = 512
-
-
-@dataclass
-class Reviewed:
-    """How a rule fares on items that people decided on: those that it catches, and those that it should."""
-
-    both: int = 0
-    caught: int = 0
-    meant: int = 0
-    items: int = 0
-
-    def add(self, *, caught: bool, meant: bool) -> None:
-        """Count an item."""
-        self.items += 1
-        self.caught += caught
-        self.meant += meant
-        self.both += caught and meant
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it is answered in JSON; a rate of nothing is null."""
-        return {
-            "items": self.items,
-            "caught": self.caught,
-            "meant": self.meant,
-            "precision": round(self.both / self.caught, 4) if self.caught else None,
-            "recall": round(self.both / self.meant, 4) if self.meant else None,
-        }
-
-
-@dataclass(frozen=True)
-class Near:
-    """An item near the line."""
-
-    id: str
-    kind: Kind
-    probability: float
-    fired: bool
-    before: str
-    after: str
-    """Actions: of now, and what would be."""
-
-
-class CategoryRun:
-    """What was found for one category."""
-
-    def __init__(self, category: Category, nearest: int) -> None:
-        self.category = category
-        self.fired = self.joined = self.left = 0
-        """Items of it; those that are not of it by their present verdict; those that no longer would be."""
-        self.reviewed = Reviewed()
-        self._line = math.log(category.threshold / (1 - category.threshold))
-        self._nearest = nearest
-        self._heap: list[tuple[float, int, Near]] = []
-        """The farthest first, by the negative distance in log-odds."""
-        self._order = count()
-
-    def add(self, item: Stored, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
-        """Count an item by its verdict of now and the one that would be."""
-        name = self.category.name
-        finding = after["categories"].get(name)
-        fired = finding is not None and finding["fired"]
-        was = ((before or {}).get("categories") or {}).get(name)
-        had = was is not None and was["fired"]
-        self.fired += fired
-        self.joined += fired and not had
-        self.left += had and not fired
-        if before is not None and (of := review_of(before).categories) is not None:
-            self.reviewed.add(caught=fired, meant=name in of)
-        if finding is not None and self._nearest:
-            distance = abs(finding["score"] - self._line)
-            if len(self._heap) < self._nearest or distance < -self._heap[0][0]:
-                near = Near(
-                    item.record.name or item.id, item.record.kind, finding["probability"], fired,
-                    action_of(before), after["action"],
-                )  # fmt: skip
-                heapq.heappush(self._heap, (-distance, next(self._order), near))
-                if len(self._heap) > self._nearest:
-                    heapq.heappop(self._heap)
-
-    @property
-    def nearest(self) -> list[Near]:
-        """The items nearest to the threshold, the nearest first."""
-        return [near for _, _, near in sorted(self._heap, key=lambda each: (-each[0], each[1]))]
-
-
-@dataclass
-class DryRun:
-    """What a policy would do."""
-
-    categories: dict[str, CategoryRun]
-    judged: int = 0
-    changed: int = 0
-    """Items whose action would be another."""
-    unscored: int = 0
-    """Pictures that an image classifier of the policy has not seen: a rescan lets it, and they are not among the
-    others here."""
-    held_back: int = 0
-    """Items that cannot be judged in full."""
-    complete: bool = True
-    """Whether everything was judged; else the first by their ids, which are as good as drawn by chance."""
-    actions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Items by their action of now and the one that they would have."""
-    reviewed: Reviewed = field(default_factory=Reviewed)
-    """Of withholding: what people withheld, and what the policy by itself would."""
+_BLOCK = 8192
+_SCANNED = 512
+"""Items at once of those that are read record by record."""
+_PATIENCE_SECONDS = 2.0
+"""For columns that are just being made: a sample is read without them meanwhile."""
 
 
 def dry_run(
@@ -149,41 +52,82 @@ def dry_run(
     until = time.monotonic() + seconds
     policy = judge.stored.policy
     run = DryRun({category.name: CategoryRun(category, nearest) for category in policy.categories})
-    items = collection.scan(batch=_BLOCK, with_vectors=True)
-    for block in batched(islice(items, limit), _BLOCK):
-        _judge(run, judge, [item for item in block if item.vector is not None])
-        if time.monotonic() > until:
-            break
-    run.complete = next(items, None) is None
+    columns = open_columns(collection, _PATIENCE_SECONDS) if in_columns(policy) else None
+    if columns is not None:
+        blocks = _read(collection, judge, columns, limit)
+    else:
+        blocks = _scanned(run, collection, judge, judge.judge, limit)
+    with columns or nullcontext():
+        for block in blocks:
+            run.add(block)
+            if time.monotonic() > until:
+                break
+    run.complete = run.judged + run.unscored >= collection.count()
+    for category in run.categories.values():
+        category.show(collection)
     return run
 
 
-def action_of(verdict: dict[str, Any] | None) -> str:
-    """The action of a verdict, or `NO_VERDICT`."""
-    return NO_VERDICT if verdict is None else str(verdict["action"])
+def _read(collection: Collection, judge: ItemJudge, columns: Columns, limit: int) -> Iterator[Block]:
+    """Blocks of a collection in columns, in the order of their items' ids."""
+    places = _first(columns, limit)
+    for at in range(0, len(places), _BLOCK):
+        order = at + np.argsort(places[at : at + _BLOCK])
+        some = places[order]
+        facts = columns.facts_at(some)
+        to_see = np.flatnonzero(facts["bits"] & (SAID | ODD))
+        items = collection.get_many(ids_of(facts[to_see]))
+        seen = {int(row): items.get(each) for row, each in zip(to_see, ids_of(facts[to_see]), strict=True)}
+        yield Block(
+            facts,
+            judge_rows(judge, facts, columns.vectors(some)),
+            order,
+            columns.names,
+            {row: item for row, item in seen.items() if item is not None},
+        )
 
 
-def _judge(run: DryRun, judge: ItemJudge, block: Sequence[Stored]) -> None:
-    scored = [item for item in block if not _unscored(judge, item)]
-    run.unscored += len(block) - len(scored)
-    if not scored:
-        return
-    for item, after in zip(scored, _verdicts(judge, scored), strict=True):
-        before = item.record.verdict
-        run.judged += 1
-        run.held_back += after.get("reason") is not None
-        run.changed += action_of(before) != after["action"]
-        run.actions[action_of(before), after["action"]] += 1
-        if before is not None and is_persons(before):
-            own = policys_own(after, judge.stored.policy, after["at"])
-            run.reviewed.add(caught=own["action"] not in SHOWN, meant=before["action"] not in SHOWN)
-        for category in run.categories.values():
-            category.add(item, before, after)
+def _first(columns: Columns, limit: int) -> NDArray[np.intp]:
+    """The places of the first items by their ids."""
+    places, halves = np.empty(0, dtype=np.intp), np.empty((0, 2), dtype=np.uint64)
+    for begin in range(0, columns.rows, READ):
+        facts = columns.facts(begin, begin + READ)
+        used = np.flatnonzero(facts["bits"] & THERE)
+        places = np.concatenate([places, begin + used])
+        further = np.ascontiguousarray(facts["id"][used]).view(">u8").reshape(-1, 2)
+        halves = np.concatenate([halves, further.astype(np.uint64)])
+        first = np.lexsort((halves[:, 1], halves[:, 0]))[:limit]
+        places, halves = places[first], halves[first]
+    return places
 
 
-def _verdicts(judge: ItemJudge, items: Sequence[Stored]) -> Iterator[dict[str, Any]]:
-    vectors = np.stack([item.vector for item in items if item.vector is not None])
-    yield from judge.verdicts([item.record for item in items], [item.payload for item in items], vectors)
+def _scanned(run: DryRun, collection: Collection, judge: ItemJudge, opened: Judge, limit: int) -> Iterator[Block]:
+    """Blocks of a collection that is read record by record."""
+    names, order = Names(), 0
+    items = collection.scan(batch=min(_BLOCK, _SCANNED), with_vectors=True)
+    for block in batched(islice(items, limit), _BLOCK):
+        there = [item for item in block if item.vector is not None]
+        scored = [item for item in there if not _unscored(judge, item)]
+        run.unscored += len(there) - len(scored)
+        if scored:
+            records, payloads = [item.record for item in scored], [item.payload for item in scored]
+            vectors = np.stack([item.vector for item in scored if item.vector is not None])
+            facts = facts_of(
+                [uuid.UUID(item.id).bytes for item in scored], [_kept(record) for record in records], names
+            )
+            yield Block(
+                facts,
+                judge.judgement(opened, records, payloads, vectors),
+                np.arange(order, order + len(scored)),
+                names,
+                {int(row): scored[row] for row in np.flatnonzero(facts["bits"] & (SAID | ODD))},
+            )
+            order += len(scored)
+
+
+def _kept(record: Record) -> dict[str, Any]:
+    """What is read of a record, as a payload has it."""
+    return {RECORD_KEY: {name.split(".")[1]: getattr(record, name.split(".")[1]) for name in FIELDS}}
 
 
 def _unscored(judge: ItemJudge, item: Stored) -> bool:

@@ -79,7 +79,7 @@ class Judgement:
             policy=self.policy.name,
             version=self.policy.version,
             at=at or now(),
-            reason=self._reason(row),
+            reason=self.reason(row),
         )
 
     def payloads(self, at: datetime) -> list[dict[str, Any]]:
@@ -101,11 +101,12 @@ class Judgement:
             }
             verdict = {"action": ACTIONS[action].value, "categories": categories, **about, "at": when}
             if self.undecided[row].any():
-                verdict["reason"] = self._reason(row)
+                verdict["reason"] = self.reason(row)
             found.append(verdict)
         return found
 
-    def _reason(self, row: int) -> str | None:
+    def reason(self, row: int) -> str | None:
+        """Why an item was not judged in full; None where it was."""
         wanting, begin = [], 0
         for index, category in enumerate(self.policy.categories):
             end = begin + len(category.detectors)

@@ -19,13 +19,13 @@ from indexer.flow import batched
 from indexer.items import Record, now
 from indexer.media.pictures import stored_picture
 from indexer.moderation.classifiers.classifier import ImageClassifier
-from indexer.moderation.judge import Judge
+from indexer.moderation.judge import Judge, Judgement
 from indexer.moderation.lists import PREFIX
 from indexer.moderation.notices import action_changed, open_webhooks, tell
 from indexer.moderation.opening import open_policy
 from indexer.moderation.policy import Action
 from indexer.moderation.review.decisions import deciding
-from indexer.moderation.review.state import refreshed
+from indexer.moderation.review.state import REVIEW, is_persons, refreshed
 from indexer.moderation.stored import StoredPolicy, policy_of
 from indexer.moderation.subjects import Subjects
 from indexer.moderation.verdicts import Verdict
@@ -69,10 +69,15 @@ class ItemJudge:
         if self.judge is None:
             judged = [self._held_back() for _ in records]
         else:
-            policy = self.stored.policy
-            subjects = Subjects.of_items(records, payloads, vectors, fields=policy.fields, scores=self._scores(records))
-            judged = self.judge.judge(subjects).payloads(now())
+            judged = self.judgement(self.judge, records, payloads, vectors).payloads(now())
         return [refreshed(record.verdict, verdict) for record, verdict in zip(records, judged, strict=True)]
+
+    def judgement(
+        self, judge: Judge, records: Sequence[Record], payloads: Sequence[dict[str, Any]], vectors: Floats | None
+    ) -> Judgement:
+        """What the policy itself finds of the items."""
+        fields, scores = self.stored.policy.fields, self._scores(records)
+        return judge.judge(Subjects.of_items(records, payloads, vectors, fields=fields, scores=scores))
 
     def settle(self, collection: Collection, parents: Iterable[str | None]) -> None:
         """See that no part of a file is shown while another is withheld: frames, pages and captions stand together."""
@@ -139,6 +144,11 @@ class Judged:
     changed: int = 0
     unchanged: int = 0
 
+    def add(self, other: Judged) -> None:
+        """Add what became of others."""
+        self.changed += other.changed
+        self.unchanged += other.unchanged
+
 
 def judge_stored(
     collection: Collection,
@@ -165,7 +175,7 @@ def judge_stored(
             changes = {
                 item.id: {"verdict": verdict}
                 for item, verdict in zip(items, _verdicts(judge, items, vectors), strict=True)
-                if _matters(item.record.verdict, verdict)
+                if matters(item.record.verdict, verdict)
             }
             collection.note(changes)
         verdicts = {item: change["verdict"] for item, change in changes.items()}
@@ -206,6 +216,14 @@ def _score_unseen(
             collection.note({item.id: {"scores": {**(item.record.scores or {}), key: row}}})
 
 
-def _matters(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    """Whether a verdict differs in more than when it was found."""
-    return before is None or {**before, "at": None} != {**after, "at": None}
+def matters(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    """Whether a verdict differs in more than when it was found, and by which policy.
+
+    A verdict says which policy first found it so: one that a later policy agrees with stays, or else a change of one
+    category would write every item. Where a person decided or said something, the policy counts too, as what they said
+    is put beside what it finds.
+    """
+    passed_over = {"at"} if is_persons(after) or REVIEW in after else {"at", "policy", "version"}
+    return before is None or any(
+        before.get(name) != after.get(name) for name in (before.keys() | after.keys()) - passed_over
+    )

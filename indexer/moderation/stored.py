@@ -126,6 +126,8 @@ def put_policy(
 def drop_policy(store: Store, collection: Collection) -> None:
     """Put no policy in force: everything is shown, whatever its verdict. Verdicts stay with their items.
 
+    The copy that rescans read goes.
+
     Raises:
         PolicyNotFound: none is in force.
     """
@@ -134,6 +136,7 @@ def drop_policy(store: Store, collection: Collection) -> None:
         raise PolicyNotFound(f"The collection {collection.name!r} has no policy.", remedy="Put one in force first.")
     _remember(store, collection, before)
     store.annotate(collection.name, CURRENT, None)
+    collection.in_columns(drop=True)
 
 
 def _remember(store: Store, collection: Collection, kept: StoredPolicy | None) -> None:

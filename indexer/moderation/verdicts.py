@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.moderation.facts import BY_POLICY
 from indexer.moderation.policy import Action
 
-BY_POLICY = "policy"
+__all__ = ["BY_POLICY", "Finding", "Verdict", "finding_of", "findings"]
 
 
 class Finding(BaseModel):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from indexer.errors import IndexUnavailable, InvalidVector, ModelMismatch
+from indexer.errors import CollectionNotFound, IndexUnavailable, InvalidRequest, InvalidVector, ModelMismatch
 from indexer.items import RECORD_KEY, Record, to_payload
+from indexer.moderation.facts import BY_POLICY
 from indexer.store.connection import Connection
-from indexer.store.fields import PARENT_KEY, SHA256_KEY, SOURCE_KEY
+from indexer.store.fields import BY_KEY, PARENT_KEY, SHA256_KEY, SOURCE_KEY, STATE_KEY
+from indexer.store.lean import LeanClient
 from indexer.store.points import Hit, Point, Stored, Vector, stored_of
 from indexer.store.questions import Questions
 
@@ -228,14 +230,38 @@ class Collection(Questions):
             self._write(lambda client: client.delete_payload(self.physical, gone, [item_id], wait=True))
 
     def replace_record(self, item_id: str, record: Record) -> None:
-        """Replace the record of an item; the caller's fields stay."""
-        stored = self.get(item_id)
-        if stored is not None:
-            self._overwrite(item_id, record, stored.payload)
+        """Replace the record of an item; the caller's fields stay.
 
-    def _overwrite(self, item_id: str, record: Record, payload: dict[str, Any]) -> None:
-        whole = to_payload(record, payload)
-        self._write(lambda client: client.overwrite_payload(self.physical, whole, [item_id], wait=True))
+        A verdict that is a policy's does not take the place of one that is a person's, or that people wait for another
+        look at, however late that came; and an item is withheld as before unless the record says so or not.
+        """
+        if not self.present([item_id]):
+            return
+        fields = record.model_dump(mode="json", exclude_none=True)
+        verdict = fields.pop("verdict", None)
+        gone = Record.model_fields.keys() - fields.keys() - {"verdict", "withheld"}
+        operations = [_setting(fields, points=[item_id]), _removing(gone, points=[item_id])]
+        if verdict is None:
+            operations.append(_removing({"verdict"}, filter=_policys(item_id)))
+        elif verdict["by"] == BY_POLICY and "review" not in verdict:
+            # The index itself compares: what is read before may be another's by the time that this is written.
+            operations.append(_setting({"verdict": verdict}, filter=_policys(item_id)))
+        else:
+            operations.append(_setting({"verdict": verdict}, points=[item_id]))
+        self._write(lambda client: client.batch_update_points(self.physical, operations, wait=True))
+
+    def in_columns(self, *, drop: bool = False) -> dict[str, Any] | None:
+        """Where the embedded index keeps a copy in columns (`open_columns`), which this call begins to make.
+
+        None where there is none: of a server's collection, or if it is to `drop` it, which is done then.
+        """
+        try:
+            told = self._connection.call(
+                lambda client: client.columns(self.physical, drop=drop) if isinstance(client, LeanClient) else None
+            )
+        except (InvalidRequest, CollectionNotFound):  # it cannot be made, or by an index process of before
+            return None
+        return told or None
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove items with their captions, frames and pages; those that are not there are no error."""
@@ -246,6 +272,24 @@ class Collection(Questions):
                 filter=models.Filter(should=[models.HasIdCondition(has_id=list(some)), of_these])
             )
             self._write(lambda client, selector=selector: client.delete(self.physical, selector, wait=True))  # type: ignore[misc]
+
+
+def _setting(fields: dict[str, Any], **where: Any) -> models.UpdateOperation:
+    """To set fields of records."""
+    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=fields, key=RECORD_KEY, **where))
+
+
+def _removing(fields: Iterable[str], **where: Any) -> models.UpdateOperation:
+    """To remove fields of records."""
+    keys = sorted(f"{RECORD_KEY}.{field}" for field in fields)
+    return models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=keys, **where))
+
+
+def _policys(item_id: str) -> models.Filter:
+    """The item, unless a person's verdict is in force or something is open with it."""
+    persons = models.FieldCondition(key=BY_KEY, match=models.MatchExcept(**{"except": [BY_POLICY]}))
+    is_open = models.FieldCondition(key=STATE_KEY, match=models.MatchExcept(**{"except": [""]}))
+    return models.Filter(must=[models.HasIdCondition(has_id=[item_id])], must_not=[persons, is_open])
 
 
 def _parts_of(parent: str) -> models.Filter:

@@ -26,6 +26,7 @@ POLICY_KEY = "moderation"
 """In a collection's metadata, its moderation policy."""
 ACTION_KEY = f"{RECORD_KEY}.verdict.action"
 BY_KEY = f"{RECORD_KEY}.verdict.by"
+STATE_KEY = f"{RECORD_KEY}.verdict.review.state"
 WITHHELD_KEY = f"{RECORD_KEY}.withheld"
 
 OWN: Mapping[str, FieldType] = {
@@ -42,7 +43,7 @@ OWN: Mapping[str, FieldType] = {
     ACTION_KEY: "keyword",
     BY_KEY: "keyword",
     WITHHELD_KEY: "bool",
-    f"{RECORD_KEY}.verdict.review.state": "keyword",
+    STATE_KEY: "keyword",
 }
 """Fields of Crosslens' own record."""
 

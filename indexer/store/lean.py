@@ -89,6 +89,11 @@ class LeanClient(QdrantClient):
         content = self._direct.ask(collection_name, "vectors", {"ids": ids})
         return np.frombuffer(content, dtype="<f4").reshape(len(ids), -1)
 
+    def columns(self, collection_name: str, *, drop: bool = False) -> dict[str, Any]:
+        """Where the copy of a collection in columns is, and how far (`indexer.edge.columns`); or remove it."""
+        answer: dict[str, Any] = self._ask(collection_name, "columns", {"drop": drop})
+        return answer
+
     def scroll(  # type: ignore[override]
         self,
         collection_name: str,

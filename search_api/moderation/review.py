@@ -86,7 +86,10 @@ def decide(name: str) -> Response:
     body = validated(NewDecisions, json_body())
     ids = [point_id(name, each) for each in body.ids]
     known = {point_id(name, each): at for each, at in body.seen.items()}
-    return _entries(_desk(name).decide(ids, body.decision, who=_who(), note=body.note, seen=known))
+    entries = _desk(name).decide(ids, body.decision, who=_who(), note=body.note, seen=known)
+    if body.decision.what == "withdraw":  # an earlier policy may have found what the one in force agrees with
+        services().judge_again(name, ids)
+    return _entries(entries)
 
 
 @blueprint.post("/moderation/undo")

@@ -14,8 +14,6 @@ from search_api.cli.moderation.opened import no_policy, opened, progress
 if TYPE_CHECKING:
     from indexer.settings import Settings
 
-_AT_ONCE = 2048
-
 
 @click.command()
 @common_options()
@@ -28,7 +26,8 @@ def rescan(settings: Settings, as_json: bool) -> None:
     \b
     crosslens moderate policy set policy.yaml && crosslens moderate rescan
     """
-    from indexer.moderation.judging import Judged, judge_stored, open_judge  # noqa: PLC0415  heavy
+    from indexer.moderation.judging import Judged, open_judge  # noqa: PLC0415  heavy
+    from indexer.moderation.rescan import rescan as judge_all  # noqa: PLC0415
     from indexer.moderation.trail import Trail  # noqa: PLC0415
 
     with opened(settings) as (services, collection):
@@ -40,12 +39,8 @@ def rescan(settings: Settings, as_json: bool) -> None:
         trail, done = Trail(settings.data, collection.name), Judged()
         started = time.perf_counter()
         with progress("judging", collection.count(), enabled=not as_json) as tell:
-            for ids in collection.ids(_AT_ONCE):
-                some = judge_stored(
-                    collection, judge, ids, settings=settings, originals=services.originals, trail=trail
-                )
-                done.changed += some.changed
-                done.unchanged += some.unchanged
+            for some in judge_all(collection, judge, settings=settings, originals=services.originals, trail=trail):
+                done.add(some)
                 tell(done.changed + done.unchanged)
     seconds, total = time.perf_counter() - started, done.changed + done.unchanged
     if as_json:

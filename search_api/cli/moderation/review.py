@@ -94,13 +94,15 @@ def decide(
     from indexer.moderation.review.state import review_of  # noqa: PLC0415
 
     decision = _decision({"what": what, "action": action, "categories": categories if categories or of_none else None})
-    with opened(settings) as (_, collection):
+    with opened(settings) as (services, collection):
         wanted = [point_id(collection.name, each) for each in ids]
         seen = None
         if over:
             items = collection.get_many(wanted).values()
             seen = {item.id: review_of(item.record.verdict).number for item in items}
         entries = Desk(collection, settings).decide(wanted, decision, who=who, note=note, seen=seen)
+        if what == "withdraw":  # an earlier policy may have found what the one in force agrees with
+            services.judge_again(collection.name, wanted)
     _print_entries(entries, as_json=as_json)
 
 
