@@ -25,7 +25,8 @@ from indexer.moderation.policy import Policy
 from search_api.access.needs import NEEDS, Need, Scope
 from search_api.openapi.answers import Job, Problem
 from search_api.openapi.docstrings import describe, with_parts
-from search_api.openapi.operations import OPERATIONS, PATHS, TAGS, Content, Operation, Query
+from search_api.openapi.operation import Content, Operation, Query
+from search_api.openapi.operations import OPERATIONS, PATHS, TAGS
 from search_api.openapi.service_answers import MadeKey
 from search_api.openapi.shapes import RESHAPED, Schema, new_item, term, thing
 from search_api.problems import Refused
