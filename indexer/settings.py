@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     rerank_cache_bytes: int = Field(
         4 * 2**30, ge=0, description="Bytes of pictures' features on disk, for reranking; the longest unused go first."
     )
+    rerank_in: Literal["server", "worker"] = Field(
+        "server", description="Where searches are reranked: in the API itself, or by workers through the queue."
+    )
     rerank_memory_bytes: int = Field(512 * 2**20, ge=0, description="Bytes of them that a process keeps in memory.")
 
     qdrant_url: str | None = Field(None, description="A Qdrant server; unset, the embedded index is used.")

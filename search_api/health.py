@@ -29,10 +29,16 @@ def readyz() -> Response:
     if services().settings.media_url is not None:
         parts["media"] = _tried(services().check_media)
     parts["model"]["devices"] = services().encoders.devices()
-    if all(part["ok"] for part in parts.values()):
+    ready, reasons = all(part["ok"] for part in parts.values()), _reasons(parts)
+    if (workers := services().rerank_workers) is not None:
+        parts["rerank"] = _tried(workers.check)  # without them searches keep their order: no reason to ask elsewhere
+    if ready:
         return jsonify({"status": "ready", "parts": parts})
-    reasons = " ".join(part["reason"] for part in parts.values() if not part["ok"])
     return problem(503, "not_ready", reasons, "Wait a moment; the log says more if it stays so.", parts=parts)
+
+
+def _reasons(parts: dict[str, dict[str, Any]]) -> str:
+    return " ".join(part["reason"] for part in parts.values() if not part["ok"])
 
 
 def _tried(check: Callable[[], None]) -> dict[str, Any]:

@@ -36,10 +36,10 @@ def local_engine(settings: Settings, *, everything: bool = False) -> Iterator[Se
     with ThreadPoolExecutor(1) as pool:
         likely = pool.submit(_likely_encoder, settings)
         from indexer.moderation.visible import visible  # noqa: PLC0415
+        from indexer.rerank.rerankers import Rerankers  # noqa: PLC0415
         from indexer.rerank.walk import InTurn  # noqa: PLC0415
         from indexer.store import open_store  # noqa: PLC0415
         from search_api.engine import SearchEngine  # noqa: PLC0415
-        from search_api.rerankers import Rerankers  # noqa: PLC0415
         from search_api.reranking import Reranking  # noqa: PLC0415
 
         with open_store(settings, attached) as store:

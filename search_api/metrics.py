@@ -103,7 +103,7 @@ class _Queue(Collector):
         settings = self._services.settings
         if not settings.has_queue:
             return
-        from workers.app import EMBED_CPU, EMBED_GPU, PLAN  # noqa: PLC0415  Celery, for who has a queue
+        from workers.app import EMBED_CPU, EMBED_GPU, PLAN, RERANK  # noqa: PLC0415  Celery, for who has a queue
         from workers.submit import available  # noqa: PLC0415
 
         waiting = GaugeMetricFamily("crosslens_queue_messages", "Messages that wait in a queue.", labels=("queue",))
@@ -113,6 +113,10 @@ class _Queue(Collector):
             jobs = self._services.queue.jobs
             for queue in (PLAN, EMBED_CPU, EMBED_GPU):
                 waiting.add_metric((queue,), jobs.queued(queue))
+            if settings.rerank_in == "worker":
+                from workers.rerank.messages import QUEUES  # noqa: PLC0415
+
+                waiting.add_metric((RERANK,), jobs.queued(*QUEUES))
             working.add_metric((), len(jobs.workers()))
             for state, count in Counts(job.state.value for job in jobs.unfinished()).items():
                 unfinished.add_metric((state,), count)

@@ -12,49 +12,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from indexer.errors import ModelError, NoReranker
+from indexer.errors import ModelError, NoReranker, RerankerAway
 from indexer.items import Kind, Modality
 from indexer.models.devices import cpu_count
+from indexer.rerank.comparing import Compared, Comparer, Elsewhere, Match, Text
 from indexer.rerank.walk import InTurn, Turns, walk
-from search_api.comparing import Comparer, Match, Text
 
 if TYPE_CHECKING:
+    from indexer.rerank.rerankers import Rerankers
     from indexer.store.points import Stored
     from search_api.ranking import Ranking
     from search_api.request import Rerank, SearchRequest
-    from search_api.rerankers import Rerankers
+    from workers.rerank.elsewhere import WorkerRerankers
 
 UNHURRIED = 86_400.0
 """Seconds that are as good as no deadline."""
 _WORDS: dict[Modality, str] = {"image": "Pictures", "text": "Texts"}
 _log = structlog.get_logger("rerank")
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What became of some items of one modality, in their order."""
-
-    matches: list[Match | None]
-    """None of those that were not reached, or could not be looked at."""
-    reached: int
-    """How many there was time for, from the first."""
-    truncated: bool = False
-
-    @property
-    def scored(self) -> int:
-        """How many have a match."""
-        return sum(match is not None for match in self.matches)
-
-    @property
-    def order(self) -> list[int]:
-        """The items' places: those with a match first, the best before all, then the others as they were."""
-        scores = [-math.inf if match is None else match.score for match in self.matches]
-        return sorted(range(len(scores)), key=lambda place: -scores[place])
 
 
 class Reranking:
@@ -67,7 +46,7 @@ class Reranking:
 
     def __init__(
         self,
-        rerankers: Rerankers,
+        rerankers: Rerankers | WorkerRerankers,
         *,
         patient: bool = False,
         turns: Turns | None = None,
@@ -138,9 +117,12 @@ class Reranking:
 
         Raises:
             NoReranker: no model for them is installed.
+            RerankerAway: that is the workers', and none is there.
             ModelError: it does not open, or does not run.
         """
         comparer = self._rerankers.of(modality)
+        if isinstance(comparer, Elsewhere):
+            return comparer.compare_list(texts, items, seconds)
         truncated = False
 
         def batch(some: Sequence[Stored], left: float) -> list[Match | None]:
@@ -186,6 +168,9 @@ class Reranking:
         return False
 
     def _note(self, error: ModelError, modality: Modality, ranking: Ranking) -> None:
+        if isinstance(error, RerankerAway):  # whose line logs it once, not at every search
+            ranking.warnings.append(_kept(modality, error.message[:1].lower() + error.message[1:]))
+            return
         _log.error("not reranked", modality=modality, code=error.code, reason=error.message)
         ranking.warnings.append(_kept(modality, "the model that reranks them does not run; the log says why."))
 

@@ -18,10 +18,10 @@ from indexer.flow import batched
 from indexer.items import Kind
 from indexer.moderation.stored import is_moderated
 from indexer.moderation.visible import visible
+from indexer.rerank.rerankers import Rerankers
 from indexer.settings import Settings
 from search_api.encoders import Encoders
 from search_api.engine import SearchEngine
-from search_api.rerankers import Rerankers
 
 if TYPE_CHECKING:
     from indexer.items import Record
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from search_api import duplicates
     from search_api.pages import Pages
     from search_api.reranking import Reranking
+    from workers.rerank.elsewhere import WorkerRerankers
     from workers.submit import Queue
 
 _log = structlog.get_logger("api")
@@ -54,7 +55,9 @@ class Services:
         self._open = ExitStack()
         self._store: Store | None = None
         self.encoders = Encoders(settings)
-        self.rerankers = Rerankers(settings, lambda: self.originals)
+        self.rerank_workers = _rerank_workers(settings)
+        """Where reranking is the workers'."""
+        self.rerankers = self.rerank_workers or Rerankers(settings, lambda: self.originals)
         self._engines: dict[tuple[str, bool], tuple[float, SearchEngine]] = {}
         """By name, and whether it finds everything."""
 
@@ -323,7 +326,7 @@ class Services:
         """Open what the first request would otherwise wait for; what cannot be opened, readiness will name."""
         from indexer.models.languages import warm_up  # noqa: PLC0415
 
-        for check in (self.check_index, self.encoders.check, self.encoders.warm_up, warm_up):
+        for check in (self.check_index, self.encoders.check, self.encoders.warm_up, warm_up, self.rerankers.names):
             try:
                 check()
             except (VectorIndexError, ModelError) as error:
@@ -337,6 +340,14 @@ class Services:
             self.rerankers.close()
             self._store = None
             self._engines.clear()
+
+
+def _rerank_workers(settings: Settings) -> WorkerRerankers | None:
+    if settings.rerank_in == "server":
+        return None
+    from workers.rerank.elsewhere import WorkerRerankers  # noqa: PLC0415  a queue's client, for who has one
+
+    return WorkerRerankers(settings)
 
 
 def services() -> Services:

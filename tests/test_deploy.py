@@ -29,7 +29,7 @@ from indexer.settings import Settings
 from search_api.app import create_app
 from tests.test_architecture import ROOT
 from tests.test_images import instructions
-from workers.app import EMBED_CPU, EMBED_GPU, PLAN
+from workers.app import EMBED_CPU, EMBED_GPU, PLAN, RERANK
 from workers.broker import server_command
 from workers.jobs import Jobs
 from workers.runtime import Runtime
@@ -110,7 +110,7 @@ def test_stores_are_healthy_before_crosslens_starts() -> None:
 
 def test_either_profile_has_an_index_of_the_same_name() -> None:
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
-    assert profiles == {"single", "cluster", "gpu"}
+    assert profiles == {"single", "cluster", "gpu", "rerank"}
     assert all(re.search(rf"\b{profile}\b", EXAMPLE) for profile in profiles)
     assert re.search(r"^COMPOSE_PROFILES=single$", EXAMPLE, re.MULTILINE)
     for profile in ("single", "cluster"):
@@ -180,16 +180,18 @@ def test_crosslens_has_what_its_commands_need() -> None:
         (uid,) = re.findall(r"--uid (\d+)", str(instructions(service["build"]["dockerfile"])))
         assert service["user"] == f"{uid}:{uid}"
     assert SERVICES["api"]["environment"]["CROSSLENS_WORKERS"] == "0"
-    assert SERVICES["worker-gpu"]["build"]["dockerfile"] == "Dockerfile.cuda"
-    (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    for name in ("worker-gpu", "worker-rerank"):
+        assert SERVICES[name]["build"]["dockerfile"] == "Dockerfile.cuda"
+        (device,) = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
-def test_media_are_read_only_and_only_the_api_writes_data() -> None:
+def test_media_are_read_only_and_only_the_api_and_the_reranker_write_data() -> None:
     for name in OURS:
         mounts = {mount.split(":")[0]: mount.split(":")[1:] for mount in SERVICES[name]["volumes"]}
         assert mounts["media"] == ["/media", "ro"]
-        assert mounts["data"] == (["/data"] if name == "api" else ["/data", "ro"])
+        # What was seen in pictures is kept there by who reranks.
+        assert mounts["data"] == (["/data"] if name in {"api", "worker-rerank"} else ["/data", "ro"])
 
 
 def test_images_are_pinned_and_ours_are_of_this_version() -> None:
@@ -221,7 +223,7 @@ def test_the_guide_names_what_is_there() -> None:
     for line in found:
         parsed(shlex.split(f"{line} BUNDLE" if line == "models pull" else line))
     assert set(re.findall(r"`(CROSSLENS_[A-Z_]+[A-Z])`", GUIDE)) <= SETTINGS
-    assert set(re.findall(r"COMPOSE_PROFILES=([\w,]+)", GUIDE)) == {"single,gpu", "cluster"}
+    assert set(re.findall(r"COMPOSE_PROFILES=([\w,]+)", GUIDE)) == {"single,gpu", "single,rerank", "cluster"}
 
 
 def parsed(words: list[str]) -> None:
@@ -280,7 +282,7 @@ def test_the_queue_keeps_what_it_has_and_wants_its_password(queue: str) -> None:
     ] == [part.replace("$$", "$") for part in SERVICES["redis"]["command"]]
 
 
-def test_a_worker_is_healthy_while_one_of_its_processes_that_embed_lives(queue: str) -> None:
+def test_a_worker_is_healthy_while_one_of_its_processes_that_embed_or_rerank_lives(queue: str) -> None:
     assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", "python", "/etc/crosslens/worker_health.py"]
     jobs = Jobs(redis.Redis.from_url(queue))
     here = Runtime(Settings(redis_url=queue)).name
@@ -289,6 +291,8 @@ def test_a_worker_is_healthy_while_one_of_its_processes_that_embed_lives(queue: 
     jobs.beat(f"x{here}", {"queues": [EMBED_CPU]}, 60)
     assert health_of_worker(queue)[0] == 1
     jobs.beat(here, {"queues": [EMBED_CPU, EMBED_GPU]}, 60)
+    assert health_of_worker(queue) == (0, "")
+    jobs.beat(here, {"queues": [RERANK]}, 60)
     assert health_of_worker(queue) == (0, "")
     code, message = health_of_worker("redis://127.0.0.1:1/0")
     assert code == 1

@@ -17,6 +17,8 @@ PLAN = "plan"
 EMBED_CPU = "embed.cpu"
 EMBED_GPU = "embed.gpu"
 QUEUES = (PLAN, EMBED_CPU, EMBED_GPU)
+RERANK = "rerank"
+"""What a worker that reranks says it works on: a queue, but none of Celery's (`workers.rerank.messages`)."""
 
 PLAN_JOB = "crosslens.plan"
 RUN_SHARD = "crosslens.shard"

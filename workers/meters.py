@@ -19,7 +19,11 @@ _KEY = "crosslens:meters"
 
 QUEUE = "queue"
 """The stage in which a shard waits for a worker."""
-STAGES = (QUEUE, "decode", "tokenize", "encode", "upsert")
+RERANK_QUEUE = "rerank_queue"
+"""The stage in which a search's list waits for a worker that reranks."""
+RERANK = "rerank"
+"""The stage in which such a worker compares a batch."""
+STAGES = (QUEUE, "decode", "tokenize", "encode", "upsert", RERANK_QUEUE, RERANK)
 OUTCOMES = ("indexed", "skipped", "failed")
 
 _log = structlog.get_logger("worker")

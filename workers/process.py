@@ -1,7 +1,8 @@
-"""A worker process: `python -m workers.process --queues plan|embed`, kept alive by a supervisor.
+"""A worker process: `python -m workers.process --queues plan|embed|rerank`, kept alive by a supervisor.
 
-One task at a time in the main thread (Celery's solo pool): the pipeline has threads of its own, nothing is forked once
-a model is loaded, and SIGTERM ends it after the shard in work.
+One that reranks answers searches and nothing else (`workers.rerank.worker`). The others do one task at a time in the
+main thread (Celery's solo pool): the pipeline has threads of its own, nothing is forked once a model is loaded, and
+SIGTERM ends it after the shard in work.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from indexer.logs import configure_logging
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
+    from workers.rerank.worker import RerankWorker
     from workers.runtime import Runtime
 
 _log = structlog.get_logger("worker")
 
 
 @click.command()
-@click.option("--queues", type=click.Choice(["plan", "embed"]), required=True)
+@click.option("--queues", type=click.Choice(["plan", "embed", "rerank"]), required=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--follow/--no-follow", default=True, help="End with the parent process.")
 def main(queues: str, data: Path, follow: bool) -> None:
@@ -36,7 +38,12 @@ def main(queues: str, data: Path, follow: bool) -> None:
     configure_logging(settings.log_level)
     if follow:
         follow_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    from workers.runtime import Runtime  # noqa: PLC0415  after the parent is watched
+    if queues == "rerank":
+        from workers.rerank.worker import RerankWorker  # noqa: PLC0415  after the parent is watched
+
+        rerank(RerankWorker(settings))
+        return
+    from workers.runtime import Runtime  # noqa: PLC0415
 
     tracing.start("crosslens-worker")
     try:
@@ -44,6 +51,13 @@ def main(queues: str, data: Path, follow: bool) -> None:
             work(runtime, queues)
     finally:
         tracing.stop()
+
+
+def rerank(worker: RerankWorker) -> None:
+    """Answer searches until the process is told to end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stopping.set())
+    worker.run()
 
 
 def work(runtime: Runtime, queues: str) -> None:

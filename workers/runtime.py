@@ -28,11 +28,14 @@ from workers.meters import Meters
 _TRIES = 10
 
 
-def connect(settings: Settings, *, tries: int = _TRIES) -> redis.Redis:
-    """A client of the queue's Redis. A call is tried again while nothing answers; by default for half a minute."""
+def connect(settings: Settings, *, tries: int = _TRIES, seconds: float = 30) -> redis.Redis:
+    """A client of the queue's Redis, which has so many seconds for an answer.
+
+    A call is tried again while nothing answers; by default for half a minute.
+    """
     retry = Retry(ExponentialBackoff(cap=5, base=0.05), tries)
     errors: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError]
-    return redis.Redis.from_url(redis_url(settings), retry=retry, retry_on_error=errors, socket_timeout=30)
+    return redis.Redis.from_url(redis_url(settings), retry=retry, retry_on_error=errors, socket_timeout=seconds)
 
 
 class Runtime:

@@ -42,6 +42,7 @@ the sentence and the remedy; the HTTP API answers `application/problem+json` wit
      │    ├── ModelMismatch         the collection holds another bundle's vectors
      │    ├── TextsOnly             the bundle has no image tower
      │    ├── NoReranker            a search asks for a reranker that is not installed
+     │    ├── RerankerAway          reranking is the workers', and none is there
      │    ├── NoFeatures            a picture for which a reranker gives no features
      │    ├── DeviceUnavailable     the device that was asked for cannot be used
      │    ├── UnsupportedCheckpoint a checkpoint that cannot become a bundle
@@ -125,6 +126,7 @@ from indexer.errors.models import (
     NoReranker,
     Overloaded,
     ParityFailed,
+    RerankerAway,
     TextsOnly,
     UnknownRecipe,
     UnsupportedCheckpoint,
@@ -220,6 +222,7 @@ __all__ = [
     "Quarantined",
     "QueryBlocked",
     "RateLimited",
+    "RerankerAway",
     "ReservedPayloadKey",
     "ReviewConflict",
     "ServerTooOld",

@@ -75,6 +75,14 @@ class NoReranker(ModelError):
     default_remedy = "Run `crosslens models export blip2-itm`."
 
 
+class RerankerAway(ModelError):
+    """Reranking is the workers', and none of them is there, or their queue does not answer."""
+
+    code = "reranker_away"
+    status = 503
+    default_remedy = "Start one: `crosslens worker --rerank`, with CROSSLENS_REDIS_URL as the API has it."
+
+
 class NoFeatures(ModelError):
     """A picture for which a reranker's graph gives something that is not finite."""
 

@@ -142,7 +142,7 @@ def _gained(
     from indexer.errors import InvalidRequest  # noqa: PLC0415
     from indexer.evaluation.gain import gains  # noqa: PLC0415
     from indexer.media.originals import Originals  # noqa: PLC0415
-    from search_api.rerankers import Rerankers  # noqa: PLC0415
+    from indexer.rerank.rerankers import Rerankers  # noqa: PLC0415
     from search_api.reranking import Reranking  # noqa: PLC0415
 
     texts = [isinstance(pair.query, str) for pair in pairs]
@@ -161,7 +161,7 @@ def _gained(
 
 
 def _reorder(reranking: Reranking) -> Reorder:
-    from search_api.comparing import Text  # noqa: PLC0415
+    from indexer.rerank.comparing import Text  # noqa: PLC0415
 
     def reorder(pair: Pair, toward: Modality, hits: list[Hit]) -> list[Hit]:
         best = hits[:_RERANKED]

@@ -14,15 +14,15 @@ from indexer.errors import EncoderFailed, InvalidRequest, NoReranker
 from indexer.items import Kind, Location, Modality, Record, now, point_id, to_payload
 from indexer.models.encoder import Encoder
 from indexer.models.rerank.reranker import PairScores
+from indexer.rerank.comparing import Compared, Comparer, Match, Matches, Text, _mean
 from indexer.rerank.walk import InTurn
 from indexer.settings import Settings
 from indexer.store import Collection, Stored, open_store
 from indexer.store.collection import Point
-from search_api.comparing import Comparer, Match, Matches, Text, _mean
 from search_api.engine import SearchEngine
 from search_api.pages import MemoryShelf, Pages
 from search_api.request import MOST_DEADLINE, SearchRequest
-from search_api.reranking import Compared, Reranking
+from search_api.reranking import Reranking
 from search_api.results import SearchAnswer
 from tests.rerankers import halves
 

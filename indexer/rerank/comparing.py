@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -55,6 +57,41 @@ class Comparer(Protocol):
         """How well items fit texts; after so many seconds no further picture is looked at.
 
         Raises:
+            ModelError: the model does not run.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What became of some items of one modality, in their order."""
+
+    matches: list[Match | None]
+    """None of those that were not reached, or could not be looked at."""
+    reached: int
+    """How many there was time for, from the first."""
+    truncated: bool = False
+
+    @property
+    def scored(self) -> int:
+        """How many have a match."""
+        return sum(match is not None for match in self.matches)
+
+    @property
+    def order(self) -> list[int]:
+        """The items' places: those with a match first, the best before all, then the others as they were."""
+        scores = [-math.inf if match is None else match.score for match in self.matches]
+        return sorted(range(len(scores)), key=lambda place: -scores[place])
+
+
+class Elsewhere(ABC):
+    """Compares items of one modality in another process, which walks down their list itself."""
+
+    @abstractmethod
+    def compare_list(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Compared:
+        """How well items fit texts, of as many as there is time for.
+
+        Raises:
+            RerankerAway: nobody is there who could.
             ModelError: the model does not run.
         """
 

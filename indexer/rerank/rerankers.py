@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from indexer.errors import ModelError
 from indexer.items import Modality
+from indexer.rerank.comparing import Comparer, Pictures, Texts
 from indexer.settings import Settings
-from search_api.comparing import Comparer, Pictures, Texts
 
 if TYPE_CHECKING:
     from indexer.media.originals import Originals
