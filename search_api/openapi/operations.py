@@ -54,6 +54,7 @@ PATHS: Mapping[str, tuple[Schema, str]] = {
     "policy_number": ({"type": "integer", "minimum": 1, "maximum": 999_999_999}, "The policy's number."),
     "list_name": ({"type": "string", "pattern": COLLECTION_NAME}, "The hash list."),
     "key_id": ({"type": "string", "minLength": 1}, "The key's id, without its secret."),
+    "asset": ({"type": "string", "minLength": 1}, "A file that the search page loads."),
 }
 """Variables of paths."""
 
@@ -202,4 +203,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /metrics": Operation("Service", {200: Content("text/plain", "The metrics.", {"type": "string"})}),
     "GET /openapi.json": Operation("Service", {200: Content("application/json", "The document.", {"type": "object"})}),
     "GET /docs": Operation("Service", {200: Content("text/html", "The page.", {"type": "string"})}),
+    "GET /": Operation(
+        "Service", {200: Content("text/html", "The page.", {"type": "string"}), 304: _UNCHANGED}, headers=_RANGE[1:]
+    ),
+    "GET /static/<asset>": Operation("Service", {200: Content("*/*", "A file."), 304: _UNCHANGED}, headers=_RANGE[1:]),
 }  # fmt: skip
