@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, request
 from flask_cors import CORS
 
 from indexer.settings import Settings
-from search_api import classify, collections, duplicates, facets, health, items, jobs, metrics, problems, search
+from search_api import classify, collections, duplicates, facets, health, items, jobs, metrics, page, problems, search
 from search_api.access import routes as access
 from search_api.access.guard import Guard
 from search_api.access.keys import without_secrets
@@ -68,7 +68,7 @@ def create_app(
     metrics.register(app, services)
     of_collections = (collections, items, search, facets, duplicates, classify)
     of_moderation = (policies, policy, rescans, review, fit, hash_lists, moderate)
-    for module in (*of_collections, *of_moderation, jobs, health, access, openapi):
+    for module in (*of_collections, *of_moderation, jobs, health, access, openapi, page):
         app.register_blueprint(module.blueprint)
     (guard or Guard(settings, public=public)).register(app)
     if settings.allowed_origins:

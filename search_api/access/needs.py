@@ -64,6 +64,9 @@ NEEDS: Mapping[str, Need] = {
     "GET /metrics": Need(READ, Scope.EVERYTHING),
     "GET /openapi.json": Need(READ, without_key="anybody"),
     "GET /docs": Need(READ, without_key="anybody"),
+    # The page and its modules hold no data: what they show they ask for, with a key where one is demanded.
+    "GET /": Need(READ, without_key="anybody"),
+    "GET /static/<asset>": Need(READ, without_key="anybody"),
     "GET /v1/collections": Need(READ, Scope.LISTED, listed=("collections", "name")),
     "GET /v1/collections/<name>": Need(READ, Scope.COLLECTION),
     "PUT /v1/collections/<name>": Need(WRITE, Scope.COLLECTION),

@@ -165,6 +165,10 @@ def ask_for_everything(client: httpx.Client, served: Served) -> None:  # noqa: P
     media = "/v1/collections/truth"
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
         assert client.get(path).status_code == 200
+    for path in ("/", "/static/page.js"):
+        kept = {"If-None-Match": client.get(path).headers["ETag"]}
+        assert client.get(path, headers=kept).status_code == 304
+    client.get("/static/none")
     assert client.put(media).status_code == 201
     assert client.put(media, json={}).status_code == 200
     client.put(media, json={"model": "none"})
