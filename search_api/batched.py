@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,23 @@ REMEMBERED = 4096
 """Texts whose vectors are kept: 10 MB at 640 dimensions."""
 
 
+class _Text(NamedTuple):
+    """One embedded text."""
+
+    vector: Vectors
+    truncated: bool
+    tokenize_seconds: float
+    """Its share of the run's."""
+
+
 class BatchedEncoder(Encoder):
     """An encoder whose runs are shared among threads. Close it, or use it as a context."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder.bundle)
         self._encoder = encoder
-        self._texts: MicroBatcher[str, tuple[Vectors, bool]] = MicroBatcher(self._text_results, max_batch=MAX_BATCH)
-        self._known: OrderedDict[str, tuple[Vectors, bool]] = OrderedDict()
+        self._texts: MicroBatcher[str, _Text] = MicroBatcher(self._text_results, max_batch=MAX_BATCH)
+        self._known: OrderedDict[str, _Text] = OrderedDict()
         self._lock = threading.Lock()
         self._pixels: MicroBatcher[Vectors, Vectors] = MicroBatcher(self._pixel_results, max_batch=MAX_BATCH)
 
@@ -52,17 +61,21 @@ class BatchedEncoder(Encoder):
             for text in known:
                 self._known.move_to_end(text)
         fresh = list(dict.fromkeys(text for text in texts if text not in known))
+        tokenizing = 0.0
         if fresh:
-            known |= zip(fresh, self._texts.submit(fresh), strict=True)
+            made = self._texts.submit(fresh)
+            tokenizing = sum(text.tokenize_seconds for text in made)
+            known |= zip(fresh, made, strict=True)
             with self._lock:
                 self._known |= {text: known[text] for text in fresh}
                 while len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
         embedded = [known[text] for text in texts]
-        vectors = [vector for vector, _ in embedded]
+        vectors = [text.vector for text in embedded]
         return TextEmbeddings(
             vectors=np.stack(vectors) if vectors else np.empty((0, self.dimension), dtype=np.float32),
-            truncated=[cut for _, cut in embedded],
+            truncated=[text.truncated for text in embedded],
+            tokenize_seconds=tokenizing,
         )
 
     def encode_images(self, images: Sequence[Image.Image | Decoded]) -> Vectors:
@@ -75,9 +88,10 @@ class BatchedEncoder(Encoder):
         """As `Encoder.encode_pixels`, in a run that other threads may share."""
         return np.stack(self._pixels.submit(list(pixels)))
 
-    def _text_results(self, texts: list[str]) -> list[tuple[Vectors, bool]]:
+    def _text_results(self, texts: list[str]) -> list[_Text]:
         embedded = self._encoder.encode_texts(texts)
-        return list(zip(embedded.vectors, embedded.truncated, strict=True))
+        share = embedded.tokenize_seconds / len(texts)
+        return [_Text(*each, share) for each in zip(embedded.vectors, embedded.truncated, strict=True)]
 
     def _pixel_results(self, rows: list[Vectors]) -> list[Vectors]:
         return list(self._encoder.encode_pixels(np.stack(rows)))

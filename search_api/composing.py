@@ -77,6 +77,8 @@ class Embedded:
     """Which texts were longer than the model reads."""
     foreign: list[str | None]
     """What is to be said of texts in a language that the model was not made for."""
+    tokenize_seconds: float = 0.0
+    """Of all texts that were embedded together; after `split` the first part's."""
     also_exclude: tuple[str, ...] = ()
 
     @property
@@ -102,6 +104,8 @@ class Embedded:
             part = (self.vectors[of], self.modalities[of], self.items[of], self.cut[of], self.foreign[of])
             parts.append(Embedded(self.terms[of], *part))
             at += count
+        if parts:
+            parts[0].tokenize_seconds = self.tokenize_seconds
         return parts
 
     def frozen(self) -> list[dict[str, Any]]:
@@ -158,6 +162,7 @@ def embed(
             found.vectors[place], found.modalities[place] = _unit(collection, term.vector), term.modality
     if texts:
         embedded = encoder.encode_texts(texts)
+        found.tokenize_seconds = embedded.tokenize_seconds
         for place, some in rows.items():
             found.vectors[place] = _normalised(embedded.vectors[some].mean(axis=0))
             found.cut[place] = any(embedded.truncated[row] for row in some)

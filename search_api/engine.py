@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from search_api.encoding import QueryEncoder
     from search_api.reranking import Reranking
 
-SHARED = ("encode", "search")
+SHARED = ("tokenize", "encode", "search")
 """Stages that the searches of a batch go through together."""
 _CHUNK = 200
 """Results that are ranked at once when a reader turns pages."""
@@ -118,7 +118,7 @@ class SearchEngine:
         self._check_reranking(requests)
         clock = _Clock()
         embedded = self._embed(requests)
-        clock.lap("encode")
+        clock.lap("encode", tokenize=sum(each.tokenize_seconds for each in embedded) * 1000)
         rankings = [self._ranking(request, each) for request, each in zip(requests, embedded, strict=True)]
         rank(self._collection, rankings)
         clock.lap("search")
@@ -340,10 +340,11 @@ class _Clock:
         self._started = self._last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
-        """End a stage."""
+    def lap(self, stage: str, **within: float) -> None:
+        """End a stage; `within` are the milliseconds of others that were part of it."""
         now = time.perf_counter()
-        self.laps[stage] = (now - self._last) * 1000
+        self.laps |= within
+        self.laps[stage] = max(0.0, (now - self._last) * 1000 - sum(within.values()))
         self._last = now
 
     def own(self) -> _Clock:

@@ -58,7 +58,11 @@ def test_items_stages_errors_and_the_queue_are_counted(client: FlaskClient) -> N
     assert job.status_code == 202
     text = read(client)
     assert 'crosslens_items{collection="media"} 1.0' in text
-    assert 'crosslens_search_stage_seconds_count{stage="encode"} 2.0' in text
+    for stage in ("tokenize", "encode", "search", "rank"):
+        assert f'crosslens_search_stage_seconds_count{{stage="{stage}"}} 2.0' in text
+    tokenizing = re.search(r'crosslens_search_stage_seconds_sum{stage="tokenize"} (\S+)', text)
+    assert tokenizing is not None
+    assert float(tokenizing[1]) > 0
     assert re.search(r'crosslens_errors_total\{key="[^"]*",status="404"\} 1\.0', text)
     assert 'crosslens_queue_messages{queue="plan"} 1.0' in text
     assert 'crosslens_jobs_unfinished{state="queued"} 1.0' in text

@@ -163,7 +163,7 @@ def test_the_best_are_put_in_the_models_order_and_the_rest_stays_behind(
     assert judge.batches == [before[:8], before[8:12]]
     assert names(answer) == best_first(before[:12]) + before[12:]
     assert answer.as_dict()["reranked"] == 12
-    assert answer.stages.keys() == {"encode", "search", "rerank", "rank"}
+    assert answer.stages.keys() == {"tokenize", "encode", "search", "rerank", "rank"}
     assert answer.warnings == []
     # The scores are still the embedding's.
     of_plain = {each.id: (each.score, each.relevance) for each in plain.results}
