@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 
 from indexer.errors import HubUnreachable, UsageError
 
@@ -45,7 +46,7 @@ def explained(source: str) -> Iterator[None]:
         raise UsageError(
             f"{source} cannot be read: {_first_line(error)}", remedy="Check its name and files."
         ) from error
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, SafetensorError) as error:
         raise UsageError(
             f"{source} is no checkpoint that its library reads: its weights are damaged, or would run code.",
             remedy="Get the weights again, as safetensors if there are any.",

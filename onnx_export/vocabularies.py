@@ -99,3 +99,19 @@ def _of_sentencepiece(tokenizer: Any) -> Tokenizer:
 
     converted: Tokenizer = Converter(tokenizer).converted()
     return converted
+
+
+def within(tokenizer: Tokenizer, size: int) -> Tokenizer:
+    """A tokenizer without the added tokens that a token table of `size` rows has no row for.
+
+    A text that spells such a token, and would send the graph beyond its table, is read as words.
+
+    Raises:
+        UnsupportedCheckpoint: there are words beyond the table, too.
+    """
+    description = json.loads(tokenizer.to_str())
+    description["added_tokens"] = [token for token in description["added_tokens"] if token["id"] < size]
+    kept = Tokenizer.from_str(json.dumps(description))
+    if (last := max(kept.get_vocab().values())) >= size:
+        raise UnsupportedCheckpoint(f"The tokenizer has a token {last}, and the model's table {size} rows.")
+    return kept

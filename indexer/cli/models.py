@@ -15,8 +15,10 @@ from indexer.cli.options import common_options, print_json, printable
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
-    from indexer.models.bundle import Bundle
-    from indexer.models.catalog import Known
+    from indexer.models.bundle import Bundle, Published
+    from indexer.models.catalog import Known, KnownReranker
+    from indexer.models.rerank.bundle import RerankBundle
+    from indexer.models.rerank.manifest import RerankManifest
 
 
 @click.group(cls=PluginGroup, plugins="crosslens.commands.models")
@@ -29,14 +31,21 @@ def models() -> None:
 def list_models(settings: Settings, as_json: bool) -> None:
     """List the installed bundles, and known models that are not installed."""
     from indexer.models.bundle import list_bundles  # noqa: PLC0415
-    from indexer.models.catalog import known_models  # noqa: PLC0415
+    from indexer.models.catalog import known_models, known_rerankers  # noqa: PLC0415
+    from indexer.models.rerank.bundle import list_rerank_bundles  # noqa: PLC0415
 
-    bundles = list(list_bundles(settings))
-    installed = {bundle.manifest.name for bundle in bundles}
+    bundles, rerankers = list(list_bundles(settings)), list(list_rerank_bundles(settings))
+    installed = {bundle.manifest.name for bundle in bundles} | {bundle.manifest.name for bundle in rerankers}
     known = [model for model in known_models() if model.name not in installed]
+    known_more = [model for model in known_rerankers() if model.name not in installed]
     if as_json:
         print_json(
-            {"models": [_as_dict(bundle) for bundle in bundles], "known": [_as_known_dict(one) for one in known]}
+            {
+                "models": [_as_dict(bundle) for bundle in bundles],
+                "known": [_as_known_dict(one) for one in known],
+                "rerankers": [_as_reranker_dict(bundle) for bundle in rerankers],
+                "known_rerankers": [_as_known_dict(one) for one in known_more],
+            }
         )
         return
     _print_table(
@@ -72,6 +81,25 @@ def list_models(settings: Settings, as_json: bool) -> None:
                 for one in known
             ],
         )
+    _print_rerankers(rerankers, known_more)
+
+
+def _print_rerankers(bundles: Sequence[RerankBundle], known: Sequence[KnownReranker]) -> None:
+    columns = ("name", "reads", "size", "licence", "description")
+    if bundles:
+        click.echo("\nRerankers, which search --rerank uses.")
+        rows = [
+            (each.name, _reads(each), f"{_size(bundle) / 1e6:.0f} MB", each.licence, each.description)
+            for bundle in bundles
+            for each in (bundle.manifest,)
+        ]
+        _print_table(columns, rows)
+    if known:
+        click.echo("\nRerankers that are not installed; crosslens models export NAME makes one.")
+        _print_table(
+            ("name", "reads", "parameters", "licence"),
+            [(one.name, one.reads, f"{one.parameters_millions:.0f} M", one.licence) for one in known],
+        )
 
 
 def _as_dict(bundle: Bundle) -> dict[str, object]:
@@ -88,11 +116,29 @@ def _as_dict(bundle: Bundle) -> dict[str, object]:
     }
 
 
-def _as_known_dict(known: Known) -> dict[str, object]:
+def _as_reranker_dict(bundle: RerankBundle) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "description": manifest.description,
+        "reads": _reads(manifest),
+        "precision": manifest.precision,
+        "licence": manifest.licence,
+        "fingerprint": manifest.fingerprint,
+        "bytes": _size(bundle),
+        "folder": str(bundle.folder),
+    }
+
+
+def _reads(manifest: RerankManifest) -> str:
+    return "pictures" if manifest.pixels else "texts"
+
+
+def _as_known_dict(known: Known | KnownReranker) -> dict[str, object]:
     return {**known.model_dump(mode="json"), "command": f"crosslens models export {known.name}"}
 
 
-def _size(bundle: Bundle) -> int:
+def _size(bundle: Published[Any]) -> int:
     return sum(file.size for file in bundle.manifest.files.values())
 
 
@@ -123,6 +169,7 @@ def pull(source: str, sha256: str | None, name: str | None, force: bool, setting
 
     Nothing is installed before every file is as published and the golden vectors come out right on this machine.
     """
+    from indexer.models.manifest import Manifest  # noqa: PLC0415
     from indexer.models.pull import pull as run  # noqa: PLC0415
 
     with _progress() as progress:
@@ -141,7 +188,10 @@ def pull(source: str, sha256: str | None, name: str | None, force: bool, setting
     there = "already there" if pulled.already_there else "installed"
     click.echo(f"{manifest.name} ({manifest.fingerprint}): {there}, {pulled.folder}")
     data = "" if settings.data == Settings.model_fields["data"].default else f" --data {settings.data}"
-    click.echo(f"Next: crosslens ingest FOLDER --model {manifest.name}{data}", err=True)
+    if isinstance(manifest, Manifest):
+        click.echo(f"Next: crosslens ingest FOLDER --model {manifest.name}{data}", err=True)
+    else:
+        click.echo(f"Next: crosslens search TEXT --rerank{data}", err=True)
 
 
 @contextmanager
@@ -167,10 +217,50 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 @click.argument("name", required=False)
 @common_options(collection=False)
 def verify(name: str | None, settings: Settings, as_json: bool) -> None:
-    """Check a bundle's files by hash, and its answers on this machine by its golden vectors.
+    """Check a bundle's files by hash, and its answers on this machine by its golden vectors, a reranker's by scores.
 
     NAME is a bundle's name or folder; the default model when left out.
     """
+    from indexer.models.bundle import RERANK, find_folder, task_of  # noqa: PLC0415
+
+    if task_of(find_folder(name or settings.model, settings)) == RERANK:
+        _verify_reranker(name or settings.model, settings, as_json=as_json)
+    else:
+        _verify_encoder(name, settings, as_json=as_json)
+
+
+def _verify_reranker(name: str, settings: Settings, *, as_json: bool) -> None:
+    from indexer.models.rerank.bundle import find_rerank_bundle  # noqa: PLC0415
+    from indexer.models.rerank.golden import check_golden_pairs  # noqa: PLC0415
+    from indexer.models.rerank.reranker import load_any  # noqa: PLC0415
+
+    bundle = find_rerank_bundle(name, settings)
+    bundle.verify_files()
+    reranker = load_any(bundle, settings)
+    report = check_golden_pairs(reranker)
+    manifest = bundle.manifest
+    if as_json:
+        print_json(
+            {
+                "model": manifest.name,
+                "fingerprint": manifest.fingerprint,
+                "verified": True,
+                "task": manifest.task,
+                "difference": {"worst": report.worst, "allowed": manifest.golden_error},
+                "inputs": {"matching": report.matching, "contrastive": report.contrastive},
+                "devices": reranker.devices,
+            }
+        )
+        return
+    click.echo(f"{manifest.name} ({manifest.fingerprint}): {len(manifest.files)} files are as published.")
+    where = ", ".join(f"{graph} on {device}" for graph, device in reranker.devices.items())
+    click.echo(
+        f"Golden scores ({len(report.matching)} texts; {where}): they differ by {report.worst:.2g} at most; "
+        f"{manifest.golden_error:.2g} is allowed."
+    )
+
+
+def _verify_encoder(name: str | None, settings: Settings, *, as_json: bool) -> None:
     from indexer.models.encoder import load_encoder  # noqa: PLC0415
     from indexer.models.golden import check_golden  # noqa: PLC0415
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from onnxruntime.quantization import (
@@ -21,17 +20,13 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import UnidentifiedImageError
 
 from onnx_export.bridge.reference import read_pixels, scale
-from onnx_export.graphs import quietly
+from onnx_export.graphs import weights_in_int8
 
 _PACKAGES = ("scikit-image", "scikit-learn")
-_BLOCK = 64
-_INT8_PRODUCTS = 4
-"""ONNX Runtime's `accuracy_level` for activations in int8."""
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]
@@ -75,13 +70,7 @@ def quantize_texts(source: Path, target: Path) -> None:
         options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC  # folds the expansion alone
         options.optimized_model_filepath = str(Path(folder) / "floats.onnx")
         InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-        config = DefaultWeightOnlyQuantConfig(
-            block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS, bits=8
-        )
-        with quietly():
-            quantizer = MatMulNBitsQuantizer(onnx.load(options.optimized_model_filepath), algo_config=config)
-            quantizer.process()
-        onnx.save(quantizer.model.model, target)
+        weights_in_int8(Path(options.optimized_model_filepath), target)
 
 
 def quantize(source: Path, target: Path) -> None:

@@ -20,16 +20,14 @@ LIBRARIES = ("open_clip", "transformers", "sentence_transformers")
 
 
 def load_checkpoint(source: str) -> Checkpoint:
-    """Read a checkpoint.
+    """Read an encoder's checkpoint.
 
     Raises:
         UsageError: the source does not parse, or names a folder that is no checkpoint.
         UnsupportedCheckpoint: its architecture cannot become a bundle.
         HubUnreachable: it must be downloaded, and nothing answers.
     """
-    library, name = _parse(source)
-    if not Path(name.partition("@")[2] or name).exists():
-        stay_offline_if_unreachable()
+    library, name = locate(source)
     module = importlib.import_module(f"onnx_export.sources.{library}")
     checkpoint: Checkpoint = module.load(name)
     return replace(checkpoint, languages=languages_of(library, name))
@@ -56,9 +54,16 @@ def with_images_of(text: Checkpoint, images: Checkpoint) -> Checkpoint:
     )
 
 
-def _parse(source: str) -> tuple[str, str]:
+def locate(source: str) -> tuple[str, str]:
+    """The library that reads a source, and its name there. If need be the hub is asked for a sign of life.
+
+    Raises:
+        UsageError: the source does not parse, or names a folder that is no checkpoint.
+    """
     library, _, name = source.partition(":")
     if library in LIBRARIES and name:
+        if not Path(name.partition("@")[2] or name).exists():
+            stay_offline_if_unreachable()
         return library, name
     folder = Path(source).expanduser()
     if folder.is_dir():

@@ -27,7 +27,7 @@ def test_list_shows_what_is_installed_and_then_what_could_be(settings: Settings)
     make_bundle(settings.models_folder, name="clip-b32")
     shown = run("list")
     assert shown.exit_code == 0
-    installed, known = shown.stdout.split("\n\n")
+    installed, known, _rerankers = shown.stdout.split("\n\n")
     assert [line.split()[0] for line in installed.splitlines()[1:]] == ["clip-b32", "bridge"]
     heading, _, *rows = known.splitlines()
     assert "crosslens models export NAME" in heading

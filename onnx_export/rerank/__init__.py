@@ -1,0 +1,1 @@
+"""Rerank bundles of checkpoints: BLIP-2, BLIP, cross-encoders."""
