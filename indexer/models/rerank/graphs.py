@@ -61,13 +61,7 @@ class Graphs:
         return (self._devices or self._plan.candidates[0])[0].is_gpu
 
     def batch(self, which: GraphName) -> int:
-        """How many go into a run of a graph.
-
-        An int8 graph scales what goes through it by the whole batch's range. One at a time, no score hangs on the
-        others of its batch; on a CPU, which int8 is for, that costs little.
-        """
-        if self._bundle.manifest.precision.get(which) == "int8":
-            return 1
+        """How many go into a run of a graph."""
         return GPU_BATCH if self.is_gpu else CPU_BATCH[which]
 
     def sizes(self, which: GraphName) -> list[int]:

@@ -172,15 +172,6 @@ def test_many_threads_get_what_one_gets(reranker: Reranker) -> None:
         assert all(np.array_equal(each, expected) for each in threads.map(score, range(24)))
 
 
-def test_int8_graphs_run_one_at_a_time(tmp_path: Path, runs: list[dict[str, Any]]) -> None:
-    """A batch's range would scale all in it: a score would hang on its neighbours."""
-    reranker = Reranker(load_rerank_bundle(make_reranker(tmp_path, precision="int8")))
-    runs.clear()
-    reranker.scores("red", reranker.features(images(3)))
-    assert [len(next(iter(feed.values()))) for feed in runs] == [1] * 6
-    assert reranker.max_batch == reranker.vision_batch == 1
-
-
 @pytest.mark.parametrize("given", ["not finite", "too large", "another shape"])
 def test_what_a_graph_should_not_give_is_refused(
     reranker: Reranker, monkeypatch: pytest.MonkeyPatch, given: str
