@@ -38,7 +38,7 @@ def clip_bpe(vocabulary: Path, special: tuple[str, ...] = ("<start_of_text>", "<
             end_of_word_suffix="</w>",
         )
     )
-    # Special tokens written out in a text stand for themselves, as in the reference.
+    # Special tokens written out in a text stand for themselves; in the reference not right behind punctuation.
     split = Regex("|".join([*special, _WORDS]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
