@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -76,8 +77,12 @@ class Relevance:
         spread = self._background.spread(term.raw, among)
         if spread is None:
             return None
-        best_of_others = math.sqrt(2 * math.log(max(self._count(), 2)))
-        return _logistic(_STEEPNESS * ((cosines - spread.mean) / spread.deviation - best_of_others))
+        return _logistic(_STEEPNESS * ((cosines - spread.mean) / spread.deviation - self._best_of_others))
+
+    @cached_property
+    def _best_of_others(self) -> float:
+        """In deviations above the mean. Counted once: it hardly changes with the count, which takes a round trip."""
+        return math.sqrt(2 * math.log(max(self._count(), 2)))
 
     def _of_model(self, direction: str) -> tuple[float, float] | None:
         manifest = self._manifest
