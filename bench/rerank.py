@@ -109,6 +109,11 @@ def measure(folder: Path, device: str, top: int, rounds: int) -> None:
     )
 
 
+def peak() -> float:
+    """The most memory that this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+
+
 def timed(work: Callable[[], object], rounds: int) -> float:
     """Seconds, the median."""
     taken = []
@@ -142,21 +147,24 @@ def main() -> None:
 
 
 def run(home: Path, options: argparse.Namespace) -> None:
-    library = "what it was made of"
-    if not (home / "fp32").is_dir():
+    if (home / "fp32").is_dir():
+        bounds = bounds_of(home / "fp32", "fp32")
+        certificate = certify(home / "fp32", "what it was made of", "fp32", bounds)
+    else:
         order = Order("fp32", "fp32", "MIT", "BLIP-2, random weights.")
         started = time.perf_counter()
-        library = export(
-            lambda: checkpoint(options.depth), order, home / "fp32", lambda said: print(f"  {said}")
-        ).reference
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
-        print(f"made in {time.perf_counter() - started:.0f} s, {peak:.1f} GiB of memory at most")
-    agreement("fp32", certify(home / "fp32", library, "fp32", bounds_of(home / "fp32", "fp32")))
+        certificate = export(lambda: checkpoint(options.depth), order, home / "fp32", lambda said: print(f"  {said}"))
+        print(f"made in {time.perf_counter() - started:.0f} s, {peak():.1f} GiB of memory at most")
+    agreement("fp32", certificate)
     manifest = read_rerank_manifest(home / "fp32")
     for precision in [each for each in options.precision if each != "fp32"]:
         lower = Order(precision, precision, "MIT", "BLIP-2, random weights.")
         convert(manifest, lower, home / "fp32", home / precision, lambda said: print(f"  {said}"))
-        agreement(precision, certify(home / precision, library, precision, bounds_of(home / precision, precision)))
+        agreement(
+            precision,
+            certify(home / precision, certificate.reference, precision, bounds_of(home / precision, precision)),
+        )
+    print(f"{peak():.1f} GiB of memory at most")
     print(f"\n| | on disk | pictures/s | pairs/s | top {options.top}, features kept | a picture's features |")
     print("|---|---|---|---|---|---|")
     for precision in options.precision:

@@ -124,6 +124,8 @@ def trace(
     # Of the graph's own: a part of a model holds all of it.
     weights = sum(each.const_value.nbytes for each in program.model.graph.initializers.values())
     program.save(str(path), external_data=weights > LARGE)
+    # The tracer's rewriting rules remember the last graph that they saw, and it all weights of the model.
+    program.model.graph.initializers.clear()
 
 
 def _transpose_weights(graph: ir.Graph) -> None:

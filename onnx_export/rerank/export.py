@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,7 @@ def convert(
     manifest: RerankManifest, order: Order, full: Path, folder: Path, say: Callable[[str], None]
 ) -> RerankManifest:
     """Write the fp32 bundle in `full` to `folder` in the precision that is ordered, without certificate."""
+    gc.collect()  # sessions lie in cycles, and are gigabytes
     shutil.copytree(full, folder, ignore=shutil.ignore_patterns("*.onnx", f"*.onnx{EXTERNAL_SUFFIX}", CERTIFICATE_FILE))
     for graph in [name for name in (VISION_FILE, MATCH_FILE) if (full / name).exists()]:
         say(f"Converting {graph} to {order.precision}")

@@ -7,6 +7,7 @@ runtime keeps them: that is what users get, and what `crosslens models verify` s
 
 from __future__ import annotations
 
+import gc
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,6 +97,7 @@ def certify(folder: Path, reference: str, precision: Precision, bounds: Bounds) 
     Raises:
         ParityFailed: a score differs by more than the bound, or the order by more than its.
     """
+    gc.collect()  # what the bundle was made of lies in cycles, and is gigabytes
     bundle = load_rerank_bundle(folder)
     golden = read_golden_pairs(bundle)
     weight = bundle.manifest.contrastive_weight

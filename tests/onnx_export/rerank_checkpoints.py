@@ -3,7 +3,7 @@
 Weights are drawn wider than for training, so that pairs get scores that differ: ranks of like scores say nothing.
 """
 
-from functools import cache
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ _WIDE = {"initializer_range": 0.12}
 
 
 def bert_tokenizer(*added: str):  # type: ignore[no-untyped-def]  # transformers has no types
-    """BERT's lower-casing WordPiece tokenizer, trained on a few words, with more special tokens behind its own."""
+    """BERT's lower-casing WordPiece tokenizer of a few words, with more special tokens behind its own."""
     from transformers import BertTokenizer
 
     tokenizer = BertTokenizer(vocab=_vocabulary(), do_lower_case=True, model_max_length=512)
@@ -23,15 +23,13 @@ def bert_tokenizer(*added: str):  # type: ignore[no-untyped-def]  # transformers
     return tokenizer
 
 
-@cache
 def _vocabulary() -> dict[str, int]:
-    """Each training numbers pieces of one frequency in another order; here they are in order, behind the special ones."""
-    from tokenizers import BertWordPieceTokenizer
-
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(WORDS, vocab_size=900, min_frequency=1, show_progress=False)
+    """The words of the texts, whole and by letters; no training, which gives another one each time."""
+    words = sorted({word for text in WORDS for word in text.lower().split()})
+    letters = sorted({letter for word in words for letter in unicodedata.normalize("NFKD", word)})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    return {piece: place for place, piece in enumerate([*special, *sorted(trained.get_vocab().keys() - special)])}
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+    return {piece: place for place, piece in enumerate(pieces)}
 
 
 def blip2(folder: Path, *, image_tokens: bool = True, depth: int = 1, **vision: object) -> str:

@@ -26,13 +26,12 @@ from indexer.errors import ParityFailed, UnsupportedCheckpoint, UsageError
 from indexer.models.catalog import KnownReranker, find_known, known_rerankers
 from indexer.models.manifest import Padding, Precision, Resize
 from indexer.models.preprocess import prepare
-from indexer.models.rerank.bundle import load_rerank_bundle
+from indexer.models.rerank.bundle import RerankBundle, load_rerank_bundle
 from indexer.models.rerank.golden import GoldenPairs, check_golden_pairs, read_golden_pairs
 from indexer.models.rerank.manifest import RerankManifest
 from indexer.models.rerank.reranker import Features, Reranker, TextReranker
 from onnx_export import graphs
 from onnx_export.export import Order
-from onnx_export.rerank import export as exporting
 from onnx_export.rerank import parity
 from onnx_export.rerank.checkpoint import RerankCheckpoint
 from onnx_export.rerank.export import convert, export
@@ -388,13 +387,17 @@ def test_the_source_model_is_gone_before_the_bundle_opens(
         alive.append(weakref.ref(checkpoint.match))
         return checkpoint
 
-    def watched(*arguments: object) -> parity.RerankCertificate:
-        gc.collect()
+    def watched(folder: Path) -> RerankBundle:
         assert [each() for each in alive] == [None]
-        return certify(*arguments)  # type: ignore[arg-type]
+        return load_rerank_bundle(folder)
 
-    monkeypatch.setattr(exporting, "certify", watched)
-    export(noted, order(), tmp_path / "small", quiet)
+    monkeypatch.setattr(parity, "load_rerank_bundle", watched)
+    gc.disable()  # so that it is not gone by chance
+    try:
+        export(noted, order(), tmp_path / "small", quiet)
+    finally:
+        gc.enable()
+    assert len(alive) == 1
 
 
 def test_large_graphs_keep_their_weights_beside_them(
