@@ -32,6 +32,8 @@ from tests.test_images import instructions
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, RERANK
 from workers.broker import server_command
 from workers.jobs import Jobs
+from workers.rerank.messages import WORKERS, Model, Present
+from workers.rerank.worker import RerankWorker
 from workers.runtime import Runtime
 
 CHART = ROOT / "deploy" / "helm" / "crosslens"
@@ -299,9 +301,39 @@ def test_a_worker_is_healthy_while_one_of_its_processes_that_embed_or_rerank_liv
     assert message.startswith("The queue does not answer")
 
 
-def health_of_worker(url: str) -> tuple[int, str]:
+def test_who_reranks_is_ready_once_its_models_are_open(queue: str, tmp_path: Path) -> None:
+    client = redis.Redis.from_url(queue)
+    worker = RerankWorker(Settings(data=tmp_path, redis_url=queue))
+    nothing = (1, "No model to rerank with is open.")
+
+    def says(name: str, image: str | None, text: str | None, *, seconds: int = 600) -> None:
+        models = [Model.model_validate({"name": "x", "state": state}) if state else None for state in (image, text)]
+        said = Present(name=name, image=models[0], text=models[1]).model_dump_json()
+        client.zadd(WORKERS, {said: client.time()[0] + seconds})
+        client.expire(WORKERS, 600)  # a sign of life leaves it a few seconds, and the script takes some
+
+    worker.beat()  # no bundle is there
+    assert Jobs(client).workers()[worker.name]["queues"] == [RERANK]
+    assert health_of_worker(queue, "rerank_ready.py") == nothing
+    client.zadd(WORKERS, {"not JSON": client.time()[0] + 600})
+    says(f"x{worker.name}", "open", "open")
+    says(worker.name, "open", "open", seconds=-1)
+    assert health_of_worker(queue, "rerank_ready.py") == nothing
+    says(worker.name, None, "open")
+    assert health_of_worker(queue, "rerank_ready.py") == (0, "")
+    says(worker.name, "failed", "open")
+    assert health_of_worker(queue, "rerank_ready.py") == (0, "")
+    says(worker.name, "opening", "open")
+    assert health_of_worker(queue, "rerank_ready.py") == nothing
+    worker.close()
+    code, message = health_of_worker("redis://127.0.0.1:1/0", "rerank_ready.py")
+    assert code == 1
+    assert message.startswith("The queue does not answer")
+
+
+def health_of_worker(url: str, script: str = "worker_health.py") -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, CHART / "files" / "worker_health.py"],
+        [sys.executable, CHART / "files" / script],
         env={**os.environ, "CROSSLENS_REDIS_URL": url},
         capture_output=True,
         text=True,
@@ -378,6 +410,7 @@ EVERYTHING = {
         "cpu": {"autoscaling": {"enabled": True}},
         "gpu": {"enabled": True, "autoscaling": {"enabled": True}},
     },
+    "rerankWorkers": {"enabled": True, "features": {"shared": True, "storageClass": "nfs"}},
     "qdrant": {"replicas": 3, "storage": {"storageClass": "fast"}},
     "redis": {"storage": {"storageClass": "fast"}},
     "networkPolicy": {"egress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}]},
@@ -458,7 +491,7 @@ def workloads(manifests: list[dict[str, Any]]) -> dict[str, tuple[dict[str, Any]
 
 
 def test_the_chart_has_all_its_parts(manifests: list[dict[str, Any]]) -> None:
-    ours = {"crosslens-api", "crosslens-worker-cpu", "crosslens-worker-gpu"}
+    ours = {"crosslens-api", "crosslens-worker-cpu", "crosslens-worker-gpu", "crosslens-worker-rerank"}
     assert of_kind(manifests, "Deployment").keys() == ours
     assert of_kind(manifests, "StatefulSet").keys() == {"crosslens-redis", "crosslens-qdrant"}
     assert workloads(manifests).keys() == ours | {"crosslens-redis", "crosslens-qdrant"}
@@ -514,7 +547,11 @@ def test_volumes_are_there_and_only_the_api_writes_what_is_shared(manifests: lis
         if "/media" in mounts:
             assert mounts["/media"]["readOnly"] is True
             assert mounts["/data/models"].get("readOnly", False) is (name != "crosslens-api")
-    assert claims["crosslens-models"]["spec"]["accessModes"] == ["ReadWriteMany"]
+            # What was seen in pictures is written by whoever looks at them.
+            assert mounts["/data/rerank"] == {"name": "features", "mountPath": "/data/rerank"}
+            assert volumes["features"]["persistentVolumeClaim"] == {"claimName": "crosslens-features"}
+    for name in ("crosslens-models", "crosslens-features"):
+        assert claims[name]["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_selectors_find_their_pods_and_ports(manifests: list[dict[str, Any]]) -> None:
@@ -601,6 +638,41 @@ def test_probes_ask_for_what_the_api_answers(manifests: list[dict[str, Any]], tm
         parsed(worker["args"])
 
 
+def test_who_reranks_has_what_who_embeds_on_a_gpu_has(manifests: list[dict[str, Any]]) -> None:
+    (pod, embeds), (own, reranks) = (workloads(manifests)[f"crosslens-worker-{kind}"] for kind in ("gpu", "rerank"))
+    for field in ("imagePullSecrets", "nodeSelector", "tolerations", "securityContext"):
+        assert own[field] == pod[field]
+    for field in ("imagePullPolicy", "envFrom", "securityContext", "resources", "startupProbe", "volumeMounts"):
+        assert sorted(map(str, reranks[field])) == sorted(map(str, embeds[field]))
+    assert reranks["image"].endswith("-cuda")
+    assert reranks["args"][:2] == SERVICES["worker-rerank"]["command"]
+    parsed(reranks["args"])
+    assert reranks["readinessProbe"]["exec"]["command"] == ["python", "/etc/crosslens/rerank_ready.py"]
+    for probe in ("startupProbe", "readinessProbe"):
+        script = Path(reranks[probe]["exec"]["command"][1]).name
+        assert script in manifest(manifests, "ConfigMap", "crosslens-worker-health")["data"]
+        assert (CHART / "files" / script).is_file()
+    assert "livenessProbe" not in reranks
+    # The GPU is free only once the pod that had it is gone.
+    strategy = manifest(manifests, "Deployment", "crosslens-worker-rerank")["spec"]["strategy"]
+    assert strategy == {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+
+
+def test_who_reranks_reaches_the_queue_and_not_the_index(manifests: list[dict[str, Any]]) -> None:
+    def let_in(name: str) -> set[str]:
+        peers = [
+            peer for rule in manifest(manifests, "NetworkPolicy", name)["spec"]["ingress"] for peer in rule["from"]
+        ]
+        expressions = [each for peer in peers for each in peer.get("podSelector", {}).get("matchExpressions", ())]
+        return {value for each in expressions for value in each["values"]}
+
+    assert let_in("crosslens-redis") == {"api", "worker-cpu", "worker-gpu", "worker-rerank"}
+    assert let_in("crosslens-qdrant") == {"api", "worker-cpu", "worker-gpu"}
+    api, reranks = (workloads(manifests)[f"crosslens-{name}"][1] for name in ("api", "worker-rerank"))
+    assert {"name": "CROSSLENS_RERANK_IN", "value": "worker"} in api["env"]
+    assert "CROSSLENS_QDRANT_API_KEY" not in {each["name"] for each in reranks["env"]}
+
+
 def test_workers_scale_with_their_queues_and_never_to_zero(manifests: list[dict[str, Any]]) -> None:
     scaled = of_kind(manifests, "ScaledObject")
     queues = {}
@@ -641,7 +713,8 @@ def test_settings_in_the_chart_exist_and_secrets_are_only_named(manifests: list[
             assert not (SECRET.search(variable["name"]) or variable["name"] == "CROSSLENS_ADMIN_KEY") or reference
         assert {each for each in seen if each.startswith("CROSSLENS_")} <= SETTINGS
         if name.startswith(("crosslens-api", "crosslens-worker")):
-            assert {"CROSSLENS_REDIS_URL", "CROSSLENS_QDRANT_API_KEY", "CROSSLENS_THREADS"} <= seen
+            assert {"CROSSLENS_REDIS_URL", "CROSSLENS_THREADS"} <= seen
+            assert ("CROSSLENS_QDRANT_API_KEY" in seen) is (name != "crosslens-worker-rerank")
             assert ("CROSSLENS_ADMIN_KEY" in seen) is (name == "crosslens-api")
             assert {"secretRef": {"name": "collector"}} in container["envFrom"]
             assert "CROSSLENS_QDRANT_URL" in settings
@@ -708,6 +781,10 @@ def test_values_are_of_the_schema() -> None:
         "qdrant": {"enabled": False, "url": "https://example.org:6333"},
     }
     jsonschema.validate(merged(VALUES, elsewhere), SCHEMA)
+    # Who reranks may be elsewhere, too.
+    jsonschema.validate(merged(VALUES, {"settings": {"CROSSLENS_RERANK_IN": "worker"}}), SCHEMA)
+    size = 2**30 * int(VALUES["rerankWorkers"]["features"]["size"].removesuffix("Gi"))
+    assert size > Settings.model_fields["rerank_cache_bytes"].default
 
 
 @pytest.mark.parametrize(
@@ -724,6 +801,11 @@ def test_values_are_of_the_schema() -> None:
         {"settings": {"CROSSLENS_QDRANT_REPLICAS": 2}},
         {"settings": {"LOG_LEVEL": "info"}},
         {"settings": {"CROSSLENS_WORKERS": "4"}},
+        {"settings": {"CROSSLENS_RERANK_IN": "server"}, "rerankWorkers": {"enabled": True}},
+        {"rerankWorkers": {"replicas": 0}},
+        {"rerankWorkers": {"autoscaling": {"enabled": True}}},
+        {"rerankWorkers": {"resources": {"cpu": "4"}}},
+        {"rerankWorkers": {"features": {"size": "8"}}},
         {"settings": {"CROSSLENS_ADMIN_KEY": "0" * 32}},
         {"adminKey": {"value": "short"}},
         {"adminKey": {"value": "0" * 32, "existingSecret": "one-of-the-two"}},
@@ -750,6 +832,21 @@ def test_helm_finds_nothing_wrong() -> None:
     assert of_kind([each for each in alone if each], "ScaledObject", "NetworkPolicy").keys() == {
         "crosslens-api", "crosslens-clients", "crosslens-redis", "crosslens-qdrant",
     }  # fmt: skip
+    assert of_kind([each for each in alone if each], "Deployment").keys() == {"crosslens-api", "crosslens-worker-cpu"}
+    assert "CROSSLENS_RERANK_IN" not in str(alone)
+
+
+def test_without_a_shared_volume_each_who_reranks_has_its_own() -> None:
+    set_values = ("--set", "adminKey.existingSecret=admin,rerankWorkers.enabled=true,workers.gpu.enabled=true")
+    rendered = [each for each in yaml.safe_load_all(helm("template", "crosslens", str(CHART), *set_values)) if each]
+    assert of_kind(rendered, "PersistentVolumeClaim").keys() == {"crosslens-uploads"}
+    pod, container = workloads(rendered)["crosslens-worker-rerank"]
+    assert {"name": "features", "emptyDir": {"sizeLimit": "8Gi"}} in pod["volumes"]
+    assert {"name": "features", "mountPath": "/data/rerank"} in container["volumeMounts"]
+    for name in ("crosslens-worker-cpu", "crosslens-worker-gpu"):
+        pod, container = workloads(rendered)[name]
+        assert {"name": "CROSSLENS_RERANK_CACHE_BYTES", "value": "0"} in container["env"]
+        assert "features" not in {each["name"] for each in pod["volumes"]}
 
 
 def test_without_a_first_key_helm_says_what_to_do() -> None:
