@@ -18,7 +18,7 @@ import qdrant_edge as edge
 
 from indexer.edge.filters import both, filter_of
 from indexer.edge.generations import EdgeCollection
-from indexer.edge.simplify import Absent, NothingPasses
+from indexer.edge.simplify import NothingPasses, Simplifier
 from indexer.edge.wire import (
     PointId,
     Refused,
@@ -140,18 +140,18 @@ def query_batch(collection: EdgeCollection, body: Any) -> Any:
 
 
 def _answers(shard: edge.EdgeShard, asked: list[edge.QueryRequest]) -> list[list[edge.ScoredPoint]]:
-    absent = Absent(shard)
+    simplifier = Simplifier(shard)
     searched: list[edge.QueryRequest] = []
     which: list[int] = []
     for number, each in enumerate(asked):
         with suppress(NothingPasses):
-            searched.append(_among(each, absent.without(each.filter)))
+            searched.append(_among(each, simplifier.simplified(each.filter)))
             which.append(number)
     answers: list[list[edge.ScoredPoint]] = [[] for _ in asked]
     if searched:
         for number, points in zip(which, shard.query_batch(edge.QueryBatchRequest(searched)), strict=True):
             answers[number] = points
-    return answers if absent.still() else shard.query_batch(edge.QueryBatchRequest(asked))
+    return answers if simplifier.still() else shard.query_batch(edge.QueryBatchRequest(asked))
 
 
 def _among(request: edge.QueryRequest, among: edge.Filter | None) -> edge.QueryRequest:

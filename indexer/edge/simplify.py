@@ -1,7 +1,7 @@
-"""A filter without the conditions that no point meets, which most collections have: "no text" where there are no texts.
+"""A filter without the conditions that no point meets, or each: "no texts" where there are none, "photos" among photos.
 
-The engine checks each condition at each point that it comes by; that a value is nowhere in a payload index it can tell
-at once. So what no point meets is left out where it is forbidden, and where it is demanded nothing is searched at all.
+The engine checks each condition at each point that it comes by; what is nowhere in a payload index, or everywhere, it
+can tell at once. So what makes no difference is left out, and where nothing can pass nothing is searched.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import qdrant_edge as edge
 
 
 @dataclass(slots=True)
-class Absent:
-    """What no point of a shard meets, looked up once for several filters."""
+class Simplifier:
+    """Looks conditions up in a shard, each once for several filters."""
 
     shard: edge.EdgeShard
-    _known: dict[tuple[str, type, Any], tuple[edge.FieldCondition, bool]] = field(default_factory=dict)
+    _known: dict[tuple[str, type, Any], tuple[edge.FieldCondition, bool | None]] = field(default_factory=dict)
+    """Conditions that all points meet (True), none (False), or some (None)."""
 
     def still(self) -> bool:
-        """Whether what was absent still is: writes go on meanwhile."""
-        return all(self._met_by_none(condition) for condition, absent in self._known.values() if absent)
+        """Whether what no point met, or each, still is so: writes go on meanwhile."""
+        return all(was is None or self._look_up(condition) is was for condition, was in self._known.values())
 
-    def without(self, among: edge.Filter | None) -> edge.Filter | None:
-        """The filter without its absent conditions; None where it lets everything through.
+    def simplified(self, among: edge.Filter | None) -> edge.Filter | None:
+        """A filter without the conditions that make no difference; None where it lets everything through.
 
         Raises:
             NothingPasses: it lets nothing through.
@@ -47,10 +48,12 @@ class Absent:
         must_not: list[Any] = []
         for condition in conditions:
             if not isinstance(condition, edge.Filter):
-                if self._is_absent(condition):
+                met = self._met(condition)
+                if met is False:
                     raise NothingPasses
-                must.append(condition)
-            elif (inner := self.without(condition)) is not None:
+                if met is None:
+                    must.append(condition)
+            elif (inner := self.simplified(condition)) is not None:
                 if inner.should or inner.min_should:
                     must.append(inner)
                 else:  # one level less to go through
@@ -62,32 +65,44 @@ class Absent:
         """What is left to be forbidden."""
         left: list[Any] = []
         for condition in conditions:
-            if not isinstance(condition, edge.Filter):
-                if not self._is_absent(condition):
-                    left.append(condition)
-                continue
-            with suppress(NothingPasses):
-                inner = self.without(condition)
-                if inner is None:
-                    break  # all is forbidden
-                left.append(inner)
+            if isinstance(condition, edge.Filter):
+                with suppress(NothingPasses):
+                    inner = self.simplified(condition)
+                    if inner is None:
+                        break  # all is forbidden
+                    left.append(inner)
+            elif (met := self._met(condition)) is None:
+                left.append(condition)
+            elif met:
+                break
         else:
             return left
         raise NothingPasses
 
-    def _is_absent(self, condition: Any) -> bool:
+    def _met(self, condition: Any) -> bool | None:
+        """Whether all points meet a condition, or none; None for some, or where that cannot be told at once."""
         if not isinstance(condition, edge.FieldCondition) or not isinstance(condition.match, edge.MatchValue):
-            return False
+            return None
         value = condition.match.value
         asked = condition.key, type(value), value
         if asked not in self._known:
-            self._known[asked] = condition, self._met_by_none(condition)
+            self._known[asked] = condition, self._look_up(condition)
         return self._known[asked][1]
 
-    def _met_by_none(self, condition: edge.FieldCondition) -> bool:
-        among = edge.Filter(must=[condition])
-        # An estimate costs microseconds, and so does counting exactly where it says none.
-        return all(self.shard.count(edge.CountRequest(exact=exact, filter=among)) == 0 for exact in (False, True))
+    def _look_up(self, condition: edge.FieldCondition) -> bool | None:
+        # Estimates cost microseconds, and so does counting exactly where they say none. They count too much, not too
+        # little, where points were deleted.
+        if self._count(condition) == 0 and self._count(condition, exact=True) == 0:
+            return False
+        if self._count(condition) < self.shard.count(edge.CountRequest(exact=False)):
+            return None
+        # Exactly as many as there are points: then no other value may be there, and no point without one.
+        values = self.shard.facet(edge.FacetRequest(condition.key, 2, False))
+        everywhere = len(values) == 1 and self._count(edge.IsEmptyCondition(condition.key)) == 0
+        return True if everywhere else None
+
+    def _count(self, condition: edge.FieldCondition | edge.IsEmptyCondition, *, exact: bool = False) -> int:
+        return self.shard.count(edge.CountRequest(exact=exact, filter=edge.Filter(must=[condition])))
 
 
 class NothingPasses(Exception):

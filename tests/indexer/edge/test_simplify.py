@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from indexer.edge.catalog import Catalog
 from indexer.edge.filters import filter_of
 from indexer.edge.generations import EdgeCollection
-from indexer.edge.questions import query, query_batch
-from indexer.edge.simplify import Absent, NothingPasses
+from indexer.edge.questions import _answers, _request, query, query_batch
+from indexer.edge.simplify import NothingPasses, Simplifier
 
-INDEXES = {"kind": "keyword", "year": "integer", "seen": "bool"}
+TOKEN = "6fe15c10-b1d3-4ee8-8a3c-9d34f9f0a1b2"
+ALL = {"medium": "photo", "decade": 200, "kept": True, "token": TOKEN}
+"""What each point has."""
+INDEXES = {"kind": "keyword", "year": "integer", "seen": "bool", "medium": "keyword", "decade": "integer"}
+INDEXES |= {"kept": "bool", "token": "uuid", "mixed": "keyword"}
 """`tag` has none."""
 POINTS = [
-    {"id": number, "vector": [1.0, number / 20], "payload": payload}
+    {"id": number, "vector": [1.0, number / 20], "payload": ALL | payload}
     for number, payload in enumerate(
         [
-            {"kind": "image", "year": 2000, "seen": True, "tag": "a"},
-            {"kind": "image", "year": 2001, "tag": "b"},
+            {"kind": "image", "year": 2000, "seen": True, "tag": "a", "mixed": "x"},
+            {"kind": "image", "year": 2001, "tag": "b", "mixed": 5},
             {"kind": ["image", "page"], "year": 2001, "seen": True},
             {"kind": "page", "year": [2000, 2002]},
             {"year": 2002, "tag": ["a", "b"]},
@@ -51,6 +55,8 @@ CONDITIONS = st.one_of(
     st.builds(match, st.just("year"), st.sampled_from([2000, 2002, 1999])),
     st.builds(match, st.just("seen"), st.booleans()),
     st.builds(match, st.just("tag"), st.sampled_from(["a", "c"])),
+    st.builds(match, st.just("mixed"), st.just("x")),
+    st.sampled_from([match(key, value) for key, value in ALL.items()]),
     st.just({"key": "year", "range": {"gte": 2001}}),
     st.just({"key": "kind", "match": {"any": ["text"]}}),
     st.just({"is_empty": {"key": "seen"}}),
@@ -81,12 +87,14 @@ def test_the_same_points_pass(collection: EdgeCollection, among: dict[str, Any])
         ({"must": [match("kind", "image"), {"must_not": [match("kind", "text")]}]}, {"must": [match("kind", "image")]}),
         ({"must": [{"must": [match("year", 2000)]}]}, {"must": [match("year", 2000)]}),
         ({"must_not": [match("kind", "page")]}, {"must_not": [match("kind", "page")]}),
+        ({"must": [match(key, value) for key, value in ALL.items()]}, None),
+        ({"must": [match("mixed", "x")]}, {"must": [match("mixed", "x")]}),
         ({"must_not": [match("tag", "c")]}, {"must_not": [match("tag", "c")]}),  # without an index it cannot be told
         ({"must_not": [match("seen", True)]}, {"must_not": [match("seen", True)]}),
     ],
 )
 def test_what_is_left(collection: EdgeCollection, among: dict[str, Any], left: dict[str, Any] | None) -> None:
-    simplified = collection.read(lambda shard: Absent(shard).without(filter_of(among)))
+    simplified = collection.read(lambda shard: Simplifier(shard).simplified(filter_of(among)))
     assert repr(simplified) == repr(filter_of(left))
 
 
@@ -96,11 +104,12 @@ def test_what_is_left(collection: EdgeCollection, among: dict[str, Any], left: d
         {"must": [match("kind", "text")]},
         {"must": [{"must": [match("kind", "text"), match("year", 2000)]}]},
         {"must_not": [{"must_not": [match("kind", "text")]}]},
+        {"must_not": [match("decade", 200)]},
     ],
 )
 def test_nothing_is_searched_where_nothing_passes(collection: EdgeCollection, among: dict[str, Any]) -> None:
     with pytest.raises(NothingPasses):
-        collection.read(lambda shard: Absent(shard).without(filter_of(among)))
+        collection.read(lambda shard: Simplifier(shard).simplified(filter_of(among)))
 
 
 class Written:
@@ -121,14 +130,9 @@ class Written:
         return self._shard.query_batch(asked)
 
 
-def test_what_is_written_meanwhile_is_no_answer_to_what_forbids_it(collection: EdgeCollection) -> None:
-    from indexer.edge.questions import _answers, _request
-
-    bodies = [
-        {"query": [1.0, 0.0], "limit": 3, "filter": {clause: [match("kind", "text")]}}
-        for clause in ("must_not", "must")
-    ]
-    asked = [_request(collection, body) for body in bodies]
+def test_what_is_written_meanwhile_is_searched_as_it_is(collection: EdgeCollection) -> None:
+    filters = [{"must_not": [text := match("kind", "text")]}, {"must": [text]}, {"must": [match("medium", "photo")]}]
+    asked = [_request(collection, {"query": [1.0, 0.0], "limit": 3, "filter": among}) for among in filters]
 
     def search(shard: edge.EdgeShard) -> list[list[Any]]:
         written = Written(shard)
@@ -137,8 +141,8 @@ def test_what_is_written_meanwhile_is_no_answer_to_what_forbids_it(collection: E
         return answers
 
     try:
-        others, texts = collection.read(search)
-        assert others == [0, 1, 2]
+        others, texts, photos = collection.read(search)
+        assert others == photos == [0, 1, 2]
         assert texts == [99]
     finally:
         collection.write([{"delete": {"points": [99]}}])
