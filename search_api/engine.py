@@ -13,7 +13,7 @@ from indexer.errors import BrokerUnavailable, InvalidRequest, ModelMismatch
 from indexer.items import Kind, Modality
 from indexer.store.points import Place
 from search_api.background import Background
-from search_api.composing import Embedded, Fetch, compose, embed, names_of
+from search_api.composing import Embedded, Fetch, compose, embed, names_of, thawed
 from search_api.distinct import Distinct
 from search_api.filters import no_texts, of_kind, once_a_file, parse_filter
 from search_api.lane import Lane, Ranked
@@ -222,7 +222,8 @@ class SearchEngine:
         clock = _Clock()
         cursor = self._pages.read(text)
         parts = self._pages.parts(cursor, self._collection.name)
-        request = SearchRequest.model_validate({**parts[0]["request"], "limit": limit})
+        asked = parts[0]["request"]
+        request = SearchRequest.model_validate({**asked, "query": thawed(asked.get("query", [])), "limit": limit})
         if "after" in parts[0]:
             return self._walk(request, parts[0]["after"])
         rows = [row for part in parts for row in part["rows"]]

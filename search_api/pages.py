@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import secrets
 import threading
 import time
@@ -18,6 +17,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+from pydantic_core import from_json, to_json
 
 from indexer.errors import InvalidCursor
 
@@ -30,10 +31,9 @@ _LIST_BYTES = 12
 _OFFSET_BYTES = 4
 _TIME_BYTES = 5
 _SEAL_BYTES = 16
-_WINDOW = 10
-_MOST_CARRIED = 1536
-"""Bytes of a first part that travels in its cursor: that of a text query with a hundred results, or so."""
-MAX_CURSOR = 2200
+_MOST_CARRIED = 3072
+"""Bytes of a first part that travels in its cursor: a text query's with a hundred results, or so, or a vector's."""
+MAX_CURSOR = 4200
 """Characters of a cursor at most."""
 
 
@@ -181,11 +181,9 @@ def _key(name: str, number: int) -> str:
 
 
 def _packed(part: dict[str, Any]) -> bytes:
-    # For a kilobyte or so: zlib's usual window and tables cost more than the compression.
-    packer = zlib.compressobj(level=1, wbits=_WINDOW, memLevel=1)
-    return packer.compress(json.dumps(part, separators=(",", ":")).encode()) + packer.flush()
+    return zlib.compress(to_json(part), level=1)
 
 
 def _unpacked(part: bytes) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(zlib.decompress(part))
+    content: dict[str, Any] = from_json(zlib.decompress(part))
     return content

@@ -10,13 +10,13 @@ it is, or `REFUSAL` and JSON, `{"code", "message"}`.
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from typing import Any
 
+import pydantic_core
 import structlog
 
 from indexer.edge import questions
@@ -81,16 +81,12 @@ class DirectServer:
     def _answer(self, asked: bytes) -> bytes:
         try:
             with well_formed():
-                question = json.loads(asked, parse_constant=_no_number)
+                question = pydantic_core.from_json(asked, allow_inf_nan=False)
                 collection = self._catalog.get(question["collection"])
                 answer = _QUESTIONS[question["question"]](collection, question["body"])
         except Refused as error:
-            return REFUSAL + json.dumps({"code": error.status, "message": error.message}).encode()
+            return REFUSAL + pydantic_core.to_json({"code": error.status, "message": error.message})
         except Exception:  # noqa: BLE001  a defect: it is logged, the caller told, and the connection goes on
             _log.exception("question failed")
-            return REFUSAL + json.dumps({"code": 500, "message": "The index failed on this question."}).encode()
-        return ANSWER + (answer if isinstance(answer, bytes) else json.dumps(answer).encode())
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+            return REFUSAL + pydantic_core.to_json({"code": 500, "message": "The index failed on this question."})
+        return ANSWER + (answer if isinstance(answer, bytes) else pydantic_core.to_json(answer))

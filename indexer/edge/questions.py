@@ -9,6 +9,7 @@ Raises:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import qdrant_edge as edge
 
 from indexer.edge.filters import both, filter_of
 from indexer.edge.generations import EdgeCollection
+from indexer.edge.simplify import NothingPasses, Simplifier
 from indexer.edge.wire import (
     PointId,
     Refused,
@@ -133,8 +135,37 @@ def query_batch(collection: EdgeCollection, body: Any) -> Any:
     asked = [_request(collection, each) for each in searches]
     if sum(each.limit + each.offset for each in asked) > _MOST_POINTS:
         raise Refused(f"searches: no more than {_MOST_POINTS} points in all.")
-    answers = collection.read(lambda shard: shard.query_batch(edge.QueryBatchRequest(asked)))
+    answers = collection.read(lambda shard: _answers(shard, asked))
     return [{"points": [scored_json(point) for point in points]} for points in answers]
+
+
+def _answers(shard: edge.EdgeShard, asked: list[edge.QueryRequest]) -> list[list[edge.ScoredPoint]]:
+    simplifier = Simplifier(shard)
+    searched: list[edge.QueryRequest] = []
+    which: list[int] = []
+    for number, each in enumerate(asked):
+        with suppress(NothingPasses):
+            searched.append(_among(each, simplifier.simplified(each.filter)))
+            which.append(number)
+    answers: list[list[edge.ScoredPoint]] = [[] for _ in asked]
+    if searched:
+        for number, points in zip(which, shard.query_batch(edge.QueryBatchRequest(searched)), strict=True):
+            answers[number] = points
+    return answers if simplifier.still() else shard.query_batch(edge.QueryBatchRequest(asked))
+
+
+def _among(request: edge.QueryRequest, among: edge.Filter | None) -> edge.QueryRequest:
+    """The request with another filter."""
+    return edge.QueryRequest(
+        limit=request.limit,
+        offset=request.offset,
+        query=request.query,
+        filter=among,
+        with_payload=request.with_payload,
+        with_vector=request.with_vector,
+        score_threshold=request.score_threshold,
+        params=request.params,
+    )
 
 
 def _request(collection: EdgeCollection, body: Any) -> edge.QueryRequest:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indexer.evaluation.measure import Estimate, Measured, gain_of
+from indexer.evaluation.estimate import Estimate
+from indexer.evaluation.measure import Measured, gain_of
 
 LEAST_PAIRS = 30
 """Below that a bootstrap's bounds say little, and nothing is recommended."""

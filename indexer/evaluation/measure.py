@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.evaluation.estimate import Estimate
 from indexer.evaluation.pairs import Pair, Target
 from indexer.items import Modality
 from indexer.models.recall import KS
@@ -47,19 +48,6 @@ class Ranked:
     """Of the best right answer, from 1; None: not among the first `DEPTH`."""
     instead: list[Hit]
     """The best answers that were not right."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean, and the bounds between which it lies in 95 of 100 samples of the same queries (bootstrap)."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """As JSON has it."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from PIL import Image
 from indexer.errors import BundleNotFound, InvalidBundle, ModelError, NoFeatures, NoReranker
 from indexer.media.decode import Decoded
 from indexer.models.bundle import find_folder
+from indexer.models.catalog import find_known
 from indexer.models.devices import Plan
-from indexer.models.manifest import BUNDLE_NAME, PixelRecipe
+from indexer.models.manifest import PixelRecipe
 from indexer.models.preprocess import prepare
 from indexer.models.rerank.bundle import RerankBundle, find_rerank_bundle
 from indexer.models.rerank.golden import check_golden_pairs
@@ -311,7 +311,10 @@ def _found(name: str, settings: Settings, usual: str) -> RerankBundle:
     try:
         find_folder(name, settings)
     except BundleNotFound as error:
-        raise _none(error.message, name if re.fullmatch(BUNDLE_NAME, name) else usual) from error
+        if find_known(name) is not None:
+            raise _none(error.message, name) from error
+        others = "Name another (`crosslens models list` shows those that are there)"
+        raise NoReranker(error.message, remedy=f"{others}, or run `crosslens models export {usual}`.") from error
     try:
         return find_rerank_bundle(name, settings)
     except BundleNotFound as error:  # an encoder's

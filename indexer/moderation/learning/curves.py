@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.moderation.learning.estimates import Interval, Measured, Ruled, Tally, measure, points, tally
+from indexer.evaluation.estimate import Estimate
+from indexer.moderation.learning.estimates import Measured, Ruled, Tally, measure, points, tally
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Point:
 
     threshold: float
     recall: float
-    precision: Interval
+    precision: Estimate
 
 
 class Curve:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.evaluation.estimate import Estimate
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -25,29 +27,16 @@ _RESAMPLES = 400
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """As JSON has it."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
-
-
-@dataclass(frozen=True)
 class Measured:
     """How well a threshold does in the collection."""
 
     fired: float
     """The share of the collection that reaches it."""
-    precision: Interval | None
+    precision: Estimate | None
     """None where nothing reaches it."""
-    recall: Interval
-    f1: Interval
-    base_rate: Interval
+    recall: Estimate
+    f1: Estimate
+    base_rate: Estimate
     """The share of the collection that is of the category."""
     unreviewed: float
     """The share of what reaches it that is in cells of which nothing was reviewed."""
@@ -155,11 +144,11 @@ def measure(counted: Tally, seed: int = 0, draws: int = _DRAWS) -> Measured:
         (low[:, :, side].sum(axis=1), high[:, :, side].sum(axis=1)) for side in (1, 0)
     )
 
-    def interval(value: float, lows: Floats, highs: Floats) -> Interval:
+    def interval(value: float, lows: Floats, highs: Floats) -> Estimate:
         least = float(np.quantile(lows, (1 - LEVEL) / 2))
         most = float(np.quantile(highs, (1 + LEVEL) / 2))
         # Shares of a fold are no whole numbers of items, so that one may come out just above 1.
-        return Interval(value, min(least, value), min(max(most, value), 1.0))
+        return Estimate(value, min(least, value), min(max(most, value), 1.0))
 
     return Measured(
         fired=float(items[:, 1].sum() / total),
@@ -196,7 +185,7 @@ def average_precision(scores: Floats, labels: Bools, weights: Floats) -> Floats:
     return np.asarray((gained * hits / np.maximum(fired, 1e-300)).sum(axis=-1) / hits[..., -1], dtype=np.float64)
 
 
-def ordering(sample: Sample, scores: Floats, seed: int = 0) -> Interval:
+def ordering(sample: Sample, scores: Floats, seed: int = 0) -> Estimate:
     """How often an item of the category scores higher than one that is not, of the collection: 0.5 by chance.
 
     It is the area under the ROC curve, with a Bayesian bootstrap's interval. Average precision would not do for telling
@@ -213,7 +202,7 @@ def ordering(sample: Sample, scores: Floats, seed: int = 0) -> Interval:
     )
     below = np.cumsum(wrong, axis=1) - wrong / 2
     area = (right * below).sum(axis=1) / (right.sum(axis=1) * wrong.sum(axis=1))
-    return Interval(
+    return Estimate(
         float(area[0]), *(float(each) for each in np.quantile(area[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     )
 
@@ -227,7 +216,7 @@ class Ruled:
     weights: Floats
 
 
-def differences(sample: Sample, before: Ruled, after: Ruled, seed: int = 0) -> dict[str, Interval]:
+def differences(sample: Sample, before: Ruled, after: Ruled, seed: int = 0) -> dict[str, Estimate]:
     """By how much one does better than another on the same reviewed items.
 
     A Bayesian bootstrap (Rubin 1981) of the reviewed items, both sides with the same draws: of `average_precision`,
@@ -252,6 +241,6 @@ def differences(sample: Sample, before: Ruled, after: Ruled, seed: int = 0) -> d
         )
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {
-        name: Interval(float(gain[0]), *(float(each) for each in np.quantile(gain[1:], ends)))
+        name: Estimate(float(gain[0]), *(float(each) for each in np.quantile(gain[1:], ends)))
         for name, gain in ((name, both[1][name] - both[0][name]) for name in both[0])
     }

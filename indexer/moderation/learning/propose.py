@@ -21,7 +21,8 @@ from indexer.moderation.learning.samples import NAMES, Sample, check, sample_of
 from indexer.moderation.policy import MOST_DETECTORS, Category, Classifier, Hash, Linear, Policy, Prompts, Text
 
 if TYPE_CHECKING:
-    from indexer.moderation.learning.estimates import Interval, Measured
+    from indexer.evaluation.estimate import Estimate
+    from indexer.moderation.learning.estimates import Measured
     from indexer.moderation.learning.samples import Floats, Population, Reviewed
 
 _STEEPEST = 300.0
@@ -64,14 +65,14 @@ class Learned:
     present: Curve
     before: Measured
     """The category as it is."""
-    orders: dict[str, Interval]
+    orders: dict[str, Estimate]
     """How well the `present` detectors and the `head` order items, whatever the threshold (`ordering`)."""
     tuned: Option | None
     """Its own detectors with the threshold that serves the goal best; None where none serves it."""
     fitted: Fitted | None
     headed: Option | None
     """The same of the head."""
-    gains: dict[str, dict[str, Interval]]
+    gains: dict[str, dict[str, Estimate]]
     """`tuned` over the category as it is, `headed` over the better of the two."""
     notes: tuple[str, ...]
 
@@ -91,7 +92,7 @@ class Learned:
         precision = option.measured.precision
         return precision is not None and precision.low > self.before.base_rate.value and self.orders[of].low > 0.5
 
-    def _serves(self, gain: dict[str, Interval]) -> bool:
+    def _serves(self, gain: dict[str, Estimate]) -> bool:
         """Whether it is nearer to the goal, for certain: more precise where that is wanting, else more found."""
         if self.goal is None:
             return gain["f1"].low > 0
@@ -223,7 +224,7 @@ def _learned(
     line = float(np.float32(category.threshold))
     before = present.measure(line, seed)
     tuned = _option(present, goal, seed)
-    gains: dict[str, dict[str, Interval]] = {}
+    gains: dict[str, dict[str, Estimate]] = {}
     if tuned:
         gains["threshold"] = differences(sample, present.at(line), present.at(tuned.threshold), seed)
     orders = {"present": ordering(sample, present.scores, seed)}
