@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from indexer.errors import CrosslensError
 from indexer.stages import Stages
@@ -21,6 +21,12 @@ class Failure:
     def as_dict(self) -> dict[str, Any]:
         """As it is reported in JSON."""
         return {"source": self.source, **self.error.as_dict()}
+
+
+class Counts(Protocol):
+    """Who wants to know how many files, objects or members were passed over; a `Report` does."""
+
+    passed_over: int
 
 
 @dataclass

@@ -11,11 +11,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.items import Modality
+from indexer.items import Kind, Modality
+from search_api.filters import no_texts, of_kind
+
+if TYPE_CHECKING:
+    from indexer.store.collection import Collection
+    from search_api.encoding import QueryEncoder
 
 Vector = NDArray[np.float32]
 
@@ -83,3 +89,15 @@ class Background:
             if len(kept) >= LEAST:  # a collection that is just being filled is asked again
                 self._samples[modality] = kept
         return kept
+
+
+def background_of(encoder: QueryEncoder, collection: Collection) -> Background:
+    """The background of a collection, taken from its own items and its encoder's texts."""
+
+    def sample(modality: Modality, count: int) -> Vector:
+        among = of_kind(Kind.TEXT) if modality == "text" else no_texts()
+        items, _ = collection.scroll(count, filter=among, with_vectors=True)
+        vectors = [item.vector for item in items if item.vector is not None]
+        return np.stack(vectors) if vectors else np.empty((0, collection.dimension), np.float32)
+
+    return Background(sample, lambda texts: encoder.encode_texts(texts).vectors)

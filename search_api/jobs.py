@@ -17,7 +17,7 @@ from indexer.items import check_collection_name
 from indexer.settings import Settings
 from search_api.bodies import json_body, validated
 from search_api.services import services
-from workers.jobs import OVER
+from workers.job import OVER
 from workers.submit import Queue, available
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1")

@@ -14,7 +14,7 @@ from indexer.store.questions import Query
 from search_api.composing import Composed
 from search_api.distinct import Distinct, value_of
 from search_api.diversity import CANDIDATES, diverse_order
-from search_api.relevance import Relevance
+from search_api.relevance import Origin, Relevance
 from search_api.request import MAX_DEPTH, SearchRequest
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class Lane:
             asked = min((wanted - len(taken)) * 2**turn, MAX_DEPTH)
             hits = self._collection.search_many([self._asking(asked, distinct)])[0]
         return self._diverse(taken)
+
+    def origins(self) -> dict[str, Origin]:
+        """What the relevance of its results rests on, by direction, such as `text_to_image`."""
+        return {
+            f"{term.modality or 'vector'}_to_{self.toward}": self._relevance.origin(term, self.toward)
+            for term in self.query.terms
+            if term.weight > 0
+        }
 
     def _wanted(self, count: int) -> int:
         return max(count, CANDIDATES) if self._request.diversity > 0 else count

@@ -22,6 +22,7 @@ from search_api.composing import Composed, Weighed
 
 if TYPE_CHECKING:
     from indexer.models.manifest import Calibration, Manifest
+    from indexer.store.collection import Collection
 
 Floats = NDArray[np.float32]
 Origin = Literal["fitted", "model", "background"]
@@ -92,6 +93,16 @@ class Relevance:
         if manifest.logit_scale is not None and manifest.logit_bias is not None and direction in _PAIRS:
             return manifest.logit_scale, manifest.logit_bias
         return None
+
+
+def fitted_of(collection: Collection) -> dict[str, Calibration]:
+    """What `crosslens eval --fit` left with a collection, by direction."""
+    stored = collection.metadata.get("calibration")
+    if not stored:
+        return {}
+    from indexer.models.manifest import Calibration  # noqa: PLC0415
+
+    return {direction: Calibration.model_validate(each) for direction, each in stored.items()}
 
 
 _PAIRS = ("text_to_image", "image_to_text")

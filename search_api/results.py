@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from indexer.items import Record
+
+if TYPE_CHECKING:
+    from indexer.store.points import Stored
+    from search_api.lane import Ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +100,24 @@ class SearchAnswer:
             "cursor": self.cursor,
         }
         return answer if self.reranked is None else {**answer, "reranked": self.reranked}
+
+
+def row_of(ranked: Ranked) -> dict[str, Any]:
+    """What a list that is kept for its next pages holds of a result."""
+    row: dict[str, Any] = {"id": ranked.hit.id, "score": ranked.hit.score, "relevance": ranked.relevance}
+    said = {"explain": ranked.explanation, "rerank": ranked.rerank}
+    return row | {name: value for name, value in said.items() if value is not None}
+
+
+def result_of(item: Stored, row: dict[str, Any], members: Sequence[SearchResult] = ()) -> SearchResult:
+    """An item as a result, with what its row says of it; in a walk that is nothing."""
+    return SearchResult(
+        id=item.record.name or item.id,
+        score=row.get("score"),
+        relevance=row.get("relevance"),
+        record=item.record,
+        payload=item.payload,
+        explanation=row.get("explain"),
+        rerank=row.get("rerank"),
+        members=list(members),
+    )

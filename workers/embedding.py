@@ -22,7 +22,7 @@ from indexer.report import Report
 from indexer.stages import Stages
 from indexer.store.collection import Collection
 from workers.classifying import SET, label_items
-from workers.jobs import OVER, Job
+from workers.job import OVER, Job
 from workers.judging import JUDGED, judge_items
 from workers.meters import QUEUE
 from workers.planning import Interrupted

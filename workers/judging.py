@@ -12,7 +12,7 @@ from indexer.moderation.rescan import Share, in_columns, rescan
 from indexer.moderation.stored import policy_of
 from indexer.moderation.trail import Trail
 from indexer.store.collection import Collection
-from workers.jobs import OVER
+from workers.job import OVER
 from workers.runtime import Runtime
 from workers.shard import Outcome
 

@@ -16,7 +16,8 @@ from indexer.media.discover import Candidate, discover
 from indexer.media.originals import UPLOAD
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, RUN_SHARD, send
 from workers.classifying import LABELS_OF, items_to_label
-from workers.jobs import OVER, PLANNING, Job, State
+from workers.job import OVER, Job, State
+from workers.jobs import PLANNING
 from workers.judging import POLICY, items_to_judge
 from workers.references import to_reference
 from workers.runtime import Runtime

@@ -15,7 +15,8 @@ from indexer.settings import Settings
 from indexer.store.collection import Collection
 from workers.app import EMBED_CPU, EMBED_GPU, PLAN, PLAN_JOB, create_celery, send
 from workers.broker import redis_url
-from workers.jobs import Job, Jobs
+from workers.job import Job
+from workers.jobs import Jobs
 from workers.meters import Meters
 from workers.planning import FAILURES_OF
 from workers.runtime import connect

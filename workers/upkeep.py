@@ -10,7 +10,8 @@ import redis
 import structlog
 
 from workers.app import QUEUES
-from workers.jobs import PLANNING, State
+from workers.job import State
+from workers.jobs import PLANNING
 from workers.planning import queue_plan, queue_shard
 from workers.runtime import Runtime
 

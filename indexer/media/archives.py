@@ -14,10 +14,10 @@ from typing import Self
 
 from indexer.errors import EmptyFile, MediaError, MediaGone, Unreadable
 from indexer.media.entries import Archive, Limits, Place, check_size
-from indexer.media.samples import Counts, Listing, Member
+from indexer.media.samples import Listing, Member
 from indexer.media.tars import Tar, gunzipped, is_tar, unzstd
 from indexer.media.zips import Zip
-from indexer.report import Failure
+from indexer.report import Counts, Failure
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst")
 _ZSTD = b"\x28\xb5\x2f\xfd"

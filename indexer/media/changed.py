@@ -8,8 +8,9 @@ from pathlib import Path
 
 from indexer.errors import SourceNotFound
 from indexer.media.archives import is_archive
-from indexer.media.discover import Candidate, Counts, discover, is_media, sidecars_of, with_sidecars
-from indexer.report import Failure
+from indexer.media.discover import Candidate, discover, is_media, with_sidecars
+from indexer.media.sidecars import sidecars_of
+from indexer.report import Counts, Failure
 from indexer.settings import Settings
 
 

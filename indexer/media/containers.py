@@ -36,23 +36,15 @@ def describe_video(source: bytes | Path) -> dict[str, Any]:
     """
     import av  # noqa: PLC0415  FFmpeg takes 60 ms
 
-    from indexer.media import video  # noqa: PLC0415
+    from indexer.media.ffmpeg import DEMUXERS, HEADER_ALONE, open_container  # noqa: PLC0415
 
     told: dict[str, str] = {}
     length: float | None = None
     with suppress(MediaError, av.FFmpegError, *_ERRORS), _opened(source) as file:
-        demuxer = video._DEMUXERS.get(sniff(file.read(SNIFF_BYTES)) or "")
-        if demuxer is None:
+        media_type = sniff(file.read(SNIFF_BYTES))
+        if media_type not in DEMUXERS:
             return {}
-        file.seek(0)
-        with av.open(
-            file,
-            "r",
-            format=demuxer,
-            options=video._HEADER_ALONE,
-            metadata_errors="replace",
-            io_open=video._refuse,
-        ) as container:
+        with open_container(file, media_type, HEADER_ALONE) as container:
             for metadata in (container.metadata, *(stream.metadata for stream in container.streams.video)):
                 for key, value in metadata.items():
                     told.setdefault(key.lower().removeprefix("com.apple.quicktime."), value)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from indexer.errors import (
@@ -34,21 +34,15 @@ from indexer.media.entries import Limits, Place
 from indexer.media.formats import IMAGE_SUFFIXES, MEDIA_SUFFIXES, SNIFF_BYTES, sniff
 from indexer.media.object_urls import ObjectUrl, check_object, is_object
 from indexer.media.objects import Objects
-from indexer.media.payloads import MAX_TEXT, SIDECAR_SUFFIXES, from_sidecar, too_long
 from indexer.media.samples import SEPARATOR
+from indexer.media.sidecars import from_sidecar, read_sidecar, sidecars_of
 from indexer.media.tables import TEXT_SUFFIXES, check_extra, rows
-from indexer.report import Failure
+from indexer.report import Counts, Failure
 from indexer.settings import Settings
 
 _ESCAPED = "file:"
 _SCHEMES = "Name a http(s)://, s3://, gs:// or az:// URL."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-class Counts(Protocol):
-    """Who wants to know how many files were passed over."""
-
-    passed_over: int
 
 
 @dataclass(frozen=True)
@@ -273,17 +267,6 @@ def _of_row(where: str, named: str, folder: Path, payload: dict[str, Any], item_
     return Candidate(found.source, found.path, None, payload, item_id, found.size, found.mtime_ns)
 
 
-def sidecars_of(names: list[str]) -> dict[str, list[str]]:
-    """The texts and JSON among a folder's names that share an image's, by what they share; JSON first."""
-    images = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
-    found: dict[str, list[str]] = {}
-    for suffix in SIDECAR_SUFFIXES:
-        for path in map(Path, names):
-            if path.suffix.lower() == suffix and path.stem in images:
-                found.setdefault(path.stem, []).append(path.name)
-    return found
-
-
 def with_sidecars(found: Candidate | Failure, sidecars: list[Path]) -> Iterator[Candidate | Failure]:
     """A candidate with what the files beside it say; one that is wrong is a failure of its own."""
     payload: dict[str, Any] = {}
@@ -291,22 +274,12 @@ def with_sidecars(found: Candidate | Failure, sidecars: list[Path]) -> Iterator[
         if path.is_dir():
             continue
         try:
-            payload |= from_sidecar(path.name, _read_sidecar(path))
+            payload |= from_sidecar(path.name, read_sidecar(path))
         except OSError as error:
             yield Failure(source_of(path), _unreadable(error))
         except CrosslensError as error:
             yield Failure(source_of(path), error)
     yield replace(found, payload=payload) if payload and isinstance(found, Candidate) else found
-
-
-def _read_sidecar(path: Path) -> bytes:
-    if not path.is_file():
-        raise Unreadable("This is no regular file but a pipe, socket or device.")
-    with path.open("rb") as file:
-        content = file.read(MAX_TEXT + 1)
-    if len(content) > MAX_TEXT:
-        raise too_long()
-    return content
 
 
 def is_media(path: Path, status: os.stat_result) -> bool:

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from glob import has_magic
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from indexer.errors import (
     AccessDenied,
@@ -31,7 +31,7 @@ from indexer.errors import (
 )
 from indexer.media.cloud_errors import explained
 from indexer.media.object_urls import ObjectUrl, check_extra, missing_extra
-from indexer.report import Failure
+from indexer.report import Counts, Failure
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
 _LOOK = "Check the spelling; the storage's own tool shows what is there."
 _MAGIC = re.compile(r"[*?[]")
 _T = TypeVar("_T")
-
-
-class Counts(Protocol):
-    """Who wants to know how many objects were passed over."""
-
-    passed_over: int
 
 
 @dataclass(frozen=True)

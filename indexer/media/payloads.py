@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from typing import Any
 
-from indexer.errors import CrosslensError, InvalidTextSource
+from indexer.errors import InvalidTextSource
 from indexer.items import RECORD_KEY
 
 MAX_TEXT = 2**20
 """Bytes of a line, a row, or a file beside an image."""
-
-SIDECAR_SUFFIXES = (".json", ".txt")
-"""Files beside an image that go with it, where both speak of the caption the last one counts."""
 
 CAPTION = "caption"
 """The payload key of an image's caption."""
 
 _DEPTH = 64
 """Objects and lists in one another; the index refuses a batch at about twice that."""
-_REMEDY = "Beside an image, .txt holds its caption and .json an object with its fields, both in UTF-8."
-
-
-def from_sidecar(name: str, content: bytes | CrosslensError) -> dict[str, Any]:
-    """What a `.txt` or `.json` beside an image gives its payload; `content` may be why it was not read.
-
-    Raises:
-        InvalidTextSource: it does not parse.
-        CrosslensError: the one that was given.
-    """
-    if isinstance(content, CrosslensError):
-        raise content
-    if posixpath.splitext(name)[1].lower() == ".txt":
-        caption = decoded(content.removeprefix(b"\xef\xbb\xbf"), "The file")
-        return {CAPTION: caption} if caption else {}
-    try:
-        fields = parse_json(decoded(content.removeprefix(b"\xef\xbb\xbf"), "The file"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidTextSource(f"The file is no JSON: {error}.", remedy=_REMEDY) from error
-    if not isinstance(fields, dict):
-        raise InvalidTextSource("The file holds no JSON object.", remedy=_REMEDY)
-    check_payload(fields)
-    return fields
-
-
-def too_long() -> InvalidTextSource:
-    """The error of a file beside an image that is too large to be one."""
-    return InvalidTextSource(f"The file has more than {MAX_TEXT:,} bytes.", remedy=_REMEDY)
 
 
 def decoded(data: bytes, what: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from indexer.errors import ArchiveRefused, BadMember, CrosslensError, EmptyFile, TooLarge
 from indexer.media.entries import FREE_BYTES, MAX_RATIO, Archive, Entry, Limits, Place, check_size
 from indexer.media.formats import IMAGE_SUFFIXES, SNIFF_BYTES, sniff
-from indexer.media.payloads import MAX_TEXT, SIDECAR_SUFFIXES, from_sidecar, too_long
-from indexer.report import Failure
+from indexer.media.payloads import MAX_TEXT
+from indexer.media.sidecars import SIDECAR_SUFFIXES, from_sidecar, too_long
+from indexer.report import Counts, Failure
 
 _NESTED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MAX_NAME = 4096
@@ -25,12 +26,6 @@ _SAMPLE = 64
 
 SEPARATOR = "!/"
 """What stands between an archive's source and a member's name."""
-
-
-class Counts(Protocol):
-    """Who wants to know how many members were passed over."""
-
-    passed_over: int
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What the API answers, as models: the document's response schemas, and the client's types.
 
 A server may come to answer more than a client knows: members that are not here are passed over. The tests hold real
-answers against these models with nothing passed over.
+answers against these models with nothing passed over. Here are collections, items, searches and jobs; the others
+have modules of their own beside this one, `*_answers`.
 """
 
 from __future__ import annotations
@@ -218,107 +219,6 @@ class Facets(Answer):
     facets: dict[str, list[FacetValue]]
     total: Count
     """Items that were counted."""
-
-
-class DuplicateItem(Answer):
-    """An item that is the same as another."""
-
-    id: str
-    source: str | Absent = None
-    payload: Payload | Absent = None
-    distance: float | Absent = None
-    """From the group's first: bits of PDQ, or one less the cosine."""
-
-
-class DuplicateGroup(DuplicateItem):
-    """Items that are the same; the group itself is the one to keep."""
-
-    members: list[DuplicateItem]
-
-
-class DuplicatesRunning(Answer):
-    """A search for duplicates that is under way; ask again."""
-
-    state: Literal["running"]
-    done: Count
-    total: Count
-    groups: list[DuplicateGroup]
-    next: None
-
-
-class Duplicates(Answer):
-    """A page of what a search for duplicates found."""
-
-    state: Literal["done"]
-    as_of: datetime
-    by: Literal["bytes", "picture", "alike"]
-    exact: bool
-    compared: Count
-    left_out: Count
-    groups_count: Count
-    groups: list[DuplicateGroup]
-    next: str | None
-    """`after` of the next page; null on the last one."""
-
-
-class LabelProbability(Answer):
-    """How probable a label is."""
-
-    name: str
-    probability: Probability
-    score: float
-    """The cosine with the label's prompts."""
-
-
-class Classified(Answer):
-    """What one picture or text is."""
-
-    item: str | None
-    tags: list[str]
-    none: Probability
-    """That it is none of the labels."""
-    labels: list[LabelProbability]
-
-
-class Classification(Answer):
-    """What each of the pictures and texts is, in their order."""
-
-    results: list[Classified]
-    multi: bool
-    threshold: Probability
-    probabilities_from: dict[str, str]
-    set: str | None
-    version: int | None
-    took_ms: Seconds
-    model: str
-    fingerprint: str
-    warnings: list[str]
-
-
-class KeptLabel(Answer):
-    """A label of a set."""
-
-    name: str
-    prompts: list[str]
-
-
-class KeptLabelSet(Answer):
-    """A label set as a collection keeps it."""
-
-    name: str
-    labels: list[KeptLabel]
-    template: str
-    multi: bool
-    threshold: Probability
-    field: str
-    version: Annotated[int, Field(ge=1)]
-    updated_at: datetime
-
-
-class LabelSetList(Answer):
-    """The label sets of a collection, by name."""
-
-    sets: list[KeptLabelSet]
 
 
 JobState = Literal["queued", "planning", "running", "done", "failed", "cancelled"]

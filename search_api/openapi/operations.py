@@ -17,6 +17,8 @@ from search_api.facets import FacetRequest
 from search_api.items import Change, NewItems
 from search_api.jobs import NewJob
 from search_api.openapi import answers, service_answers
+from search_api.openapi.classification_answers import Classification, KeptLabelSet, LabelSetList
+from search_api.openapi.duplicates_answers import Duplicates, DuplicatesRunning
 from search_api.openapi.moderation_operations import MODERATION
 from search_api.openapi.operation import (
     BINARY,
@@ -141,20 +143,20 @@ OPERATIONS: Mapping[str, Operation] = {
         examples={"kinds": {"fields": ["kind"]}},
     ),
     "POST /v1/collections/<name>/duplicates": Operation(
-        "Search", {200: answers.Duplicates, 202: answers.DuplicatesRunning}, (*COLLECTION, *BODY, errors.TooBusy),
+        "Search", {200: Duplicates, 202: DuplicatesRunning}, (*COLLECTION, *BODY, errors.TooBusy),
         body=DuplicatesRequest, body_required=False, examples={"the same picture": {"by": "picture"}},
     ),
     "POST /v1/collections/<name>/classify": Operation(
-        "Classification", {200: answers.Classification}, (*QUERY, errors.LabelSetNotFound), body=ClassifyRequest,
+        "Classification", {200: Classification}, (*QUERY, errors.LabelSetNotFound), body=ClassifyRequest,
         form={**form_of(ref("FormClassification"), file=BINARY), "required": ["request"]},
         examples={"a text": {"items": [{"text": "a red car"}], "labels": ["red", "blue"]}},
     ),
-    "GET /v1/collections/<name>/labels": Operation("Classification", {200: answers.LabelSetList}, COLLECTION),
+    "GET /v1/collections/<name>/labels": Operation("Classification", {200: LabelSetList}, COLLECTION),
     "GET /v1/collections/<name>/labels/<label_set_name>": Operation(
-        "Classification", {200: answers.KeptLabelSet}, (*COLLECTION, errors.LabelSetNotFound)
+        "Classification", {200: KeptLabelSet}, (*COLLECTION, errors.LabelSetNotFound)
     ),
     "PUT /v1/collections/<name>/labels/<label_set_name>": Operation(
-        "Classification", {200: answers.KeptLabelSet, 201: answers.KeptLabelSet}, (*COLLECTION, *BODY),
+        "Classification", {200: KeptLabelSet, 201: KeptLabelSet}, (*COLLECTION, *BODY),
         body=ref("LabelSet"), examples={"colours": {"labels": ["red", "green", "blue"], "threshold": 0.5}},
     ),
     "DELETE /v1/collections/<name>/labels/<label_set_name>": Operation(

@@ -1,4 +1,4 @@
-"""What the API answers of itself: keys, the audit log, health. The rest is in `answers`."""
+"""What the API answers of itself: keys, the audit log, health."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from indexer.items import Kind, Location, Record
 from search_api.contact_sheet import Asked, Section, write_contact_sheet
-from search_api.engine import SearchAnswer, SearchResult
+from search_api.results import SearchAnswer, SearchResult
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n\U0001f600 \udcff"
 

@@ -16,7 +16,14 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from indexer.settings import Settings
 from search_api.access.needs import routes
 from search_api.app import create_app
-from search_api.openapi import answers, moderation_answers, review_answers, service_answers
+from search_api.openapi import (
+    answers,
+    classification_answers,
+    duplicates_answers,
+    moderation_answers,
+    review_answers,
+    service_answers,
+)
 from search_api.services import Services
 from tests.bundles import picture
 from tests.search_api.conftest import Served
@@ -101,12 +108,17 @@ def test_a_key_is_asked_for_as_it_is_described(settings: Settings) -> None:
     services.close()
 
 
+ANSWERS = (
+    answers, classification_answers, duplicates_answers, moderation_answers, review_answers, service_answers,
+)  # fmt: skip
+
+
 class Truth:
     """Holds answers against the document: nothing undescribed in them, no status, type or code that is not there."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = copy.deepcopy(document)
-        for name in {**vars(answers), **vars(service_answers), **vars(moderation_answers), **vars(review_answers)}:
+        for name in (name for module in ANSWERS for name in vars(module)):
             schema = self.document["components"]["schemas"].get(name)
             if schema is not None and schema.get("additionalProperties") is not True:
                 schema["additionalProperties"] = False

@@ -17,7 +17,8 @@ from tests.bundles import picture
 from tests.waiting import until
 from workers.app import PLAN, PLAN_JOB, create_celery, send
 from workers.broker import redis_url, server_command
-from workers.jobs import OVER, Job, Jobs
+from workers.job import OVER, Job
+from workers.jobs import Jobs
 from workers.runtime import Runtime
 
 

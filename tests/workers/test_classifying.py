@@ -8,7 +8,7 @@ from indexer.classify.labels import parse_label_set
 from indexer.classify.stored import delete_label_set, put_label_set
 from tests.workers.conftest import Cluster
 from workers.classifying import LABELS_OF
-from workers.jobs import Job, State
+from workers.job import Job, State
 from workers.runtime import Runtime
 
 

@@ -16,7 +16,8 @@ from indexer.settings import Settings
 from tests.waiting import until
 from tests.workers.conftest import Cluster
 from workers.broker import redis_url
-from workers.jobs import OVER, Job, Jobs, State
+from workers.job import OVER, Job, State
+from workers.jobs import Jobs
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from indexer.store import Collection, Point
 from tests.workers.conftest import Cluster
 from workers import judging
 from workers.embedding import run_shard
-from workers.jobs import Job, State
+from workers.job import Job, State
 from workers.judging import JUDGED, POLICY, items_to_judge
 from workers.planning import Interrupted, plan
 from workers.runtime import Runtime

@@ -11,7 +11,7 @@ from search_api.app import create_app
 from search_api.services import Services
 from tests.workers.conftest import Cluster
 from workers.broker import socket_path
-from workers.jobs import State
+from workers.job import State
 
 INGEST = "/v1/collections/media/ingest"
 

@@ -12,7 +12,7 @@ from indexer.settings import Settings
 from tests.bundles import picture
 from tests.s3 import BUCKET, s3_server
 from tests.workers.conftest import Cluster
-from workers.jobs import State
+from workers.job import State
 from workers.references import from_reference, to_reference
 from workers.runtime import Runtime
 

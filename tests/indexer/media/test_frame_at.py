@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from indexer.errors import MediaError, TooManyPixels, Unreadable, UnsupportedFormat
-from indexer.media import video
 from indexer.media.frames import Frame, frame_at
+from indexer.media.video_pass import Pass
 from tests.hostile import photo
 from tests.indexer.media.test_frames import (
     ANIMATED,
@@ -69,8 +69,8 @@ def test_a_frame_far_into_a_video_is_reached_by_seeking(monkeypatch: pytest.Monk
     data = encoded("mp4", numbered(240))
     frame = taken(data, video_interval=20.0)[1]
     decoded = []
-    seconds_of = video._Pass._seconds_of
-    monkeypatch.setattr(video._Pass, "_seconds_of", lambda self, each: decoded.append(each) or seconds_of(self, each))
+    seconds_of = Pass._seconds_of
+    monkeypatch.setattr(Pass, "_seconds_of", lambda self, each: decoded.append(each) or seconds_of(self, each))
     assert number_of(again(data, frame)) == 200
     assert len(decoded) < 40
 

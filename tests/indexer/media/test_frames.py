@@ -32,8 +32,10 @@ from indexer.errors import (
 )
 from indexer.media import video
 from indexer.media.decode import decode
+from indexer.media.ffmpeg import DEMUXERS
 from indexer.media.formats import SEQUENCE_TYPES, SNIFF_BYTES, sniff
 from indexer.media.frames import Frame, Limits, frames
+from indexer.media.video_pass import SCENE_SECONDS, Pass
 from indexer.settings import Settings
 from tests.hostile import FORMATS, huge_png, photo
 
@@ -374,7 +376,7 @@ class TestScenes:
         found = taken(encoded("mp4", flicker), video_scenes=True)
         gaps = np.diff([frame.seconds for frame in found])
         assert len(found) >= 5
-        assert gaps.min() >= video.SCENE_SECONDS - 0.01
+        assert gaps.min() >= SCENE_SECONDS - 0.01
 
     @pytest.mark.parametrize("name", ["mp4", "webm"])
     def test_more_scenes_than_the_cap_are_spread(self, name: str) -> None:
@@ -434,7 +436,7 @@ class TestBrokenVideo:
     def test_the_cap_is_checked_before_a_frame_is_decoded(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         data = encoded(name, [Image.open(io.BytesIO(photo(3, (640, 480), "PNG")))] * 3)
         assert len(taken(data, max_pixels=640 * 480)) == 1
-        monkeypatch.setattr(video._Pass, "frames", None)
+        monkeypatch.setattr(Pass, "frames", None)
         with pytest.raises(TooManyPixels, match="640 x 480"):
             taken(data, max_pixels=640 * 480 - 1)
         with pytest.raises(TooManyPixels, match="640 x 480"):  # far beyond, the decoder refuses too
@@ -498,7 +500,7 @@ class TestBrokenVideo:
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.setblocking(False)
             url = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
-            monkeypatch.setitem(video._DEMUXERS, "video/mp2t", "hls")
+            monkeypatch.setitem(DEMUXERS, "video/mp2t", "hls")
             with pytest.raises(CrosslensError):
                 list(
                     video.pictures(
