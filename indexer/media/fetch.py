@@ -1,44 +1,41 @@
 """URLs that a stranger named, fetched: from public hosts alone, within limits of size and time.
 
-A name is resolved once, every address of it is checked, and the connection goes to a checked address itself, so that
-nothing is gained by a name that resolves differently the next time (DNS rebinding). Redirects start over. Nothing is
-taken from the environment but SSL_CERT_FILE, and nothing the server says about its content is trusted.
+Redirects start over, with all that `indexer.media.checked_requests` checks. Nothing the server says about its content
+is trusted.
 """
 
 from __future__ import annotations
 
 import io
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Self
 
 import httpcore
 import httpx
 
 from indexer.errors import EmptyFile, FetchFailed, FetchTimeout, MediaError, NotAnImage, TooLarge
-from indexer.media.addresses import AllowList, Target, check_addresses, read_address, resolve
+from indexer.media.addresses import AllowList, Target, resolve
+from indexer.media.checked_requests import CheckedRequests, Resolver
 from indexer.media.formats import SNIFF_BYTES, sniff
-from indexer.media.pinned import Deadline, PinnedBackend
+from indexer.media.pinned import Deadline
 
 _REDIRECTS = 5
 _REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
 _RETRY_STATUSES = frozenset((429, 503))
 _LONGEST_WAIT = 10.0
 """Seconds that a Retry-After may ask for."""
-_TIMEOUTS = {"connect": 10.0, "read": 15.0, "write": 15.0}
-"""Seconds to a connection, and without a byte."""
-_LOOKUPS = 16
+_HEADERS = {
+    "Accept": "image/*,*/*;q=0.1",
+    # Compressed content could be any size once it is unpacked.
+    "Accept-Encoding": "identity",
+}
 _AT_ONCE = 8
 """Fetches of one request under way."""
-
-Resolver = Callable[[str, int], list[str]]
-"""A host name and a port to the host's addresses; OSError if there are none."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,10 @@ class Fetcher:
         backend: httpcore.NetworkBackend | None = None,
     ) -> None:
         self._max_bytes = max_bytes
-        self._allow = AllowList(allow)
         self._seconds = deadline
         self._per_host = per_host
-        self._user_agent = user_agent
-        self._resolve = resolve
         self._sleep = sleep
-        self._backend = backend or httpcore.SyncBackend()
-        # The system's resolver knows no deadline; in threads of their own, lookups that hang hold up only each other.
-        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="crosslens-lookup")
+        self._requests = CheckedRequests(AllowList(allow), user_agent=user_agent, resolve=resolve, backend=backend)
         self._lock = threading.Lock()
         self._slots: dict[str, _Slots] = {}
 
@@ -138,7 +130,7 @@ class Fetcher:
 
     def close(self) -> None:
         """End its threads; a lookup under way is not waited for."""
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._requests.close()
 
     def fetch(self, url: str) -> Fetched:
         """What a URL gives.
@@ -178,7 +170,7 @@ class Fetcher:
         has_waited = False
         while True:
             wait = 0.0
-            with self._turn(target.host, deadline), self._answer(target, deadline) as response:
+            with self._turn(target.host, deadline), self._ask(target, deadline) as response:
                 location = _header(response, b"location")
                 if response.status in _REDIRECT_STATUSES and location is not None:
                     target = target.follow(location)
@@ -191,11 +183,6 @@ class Fetcher:
                 raise FetchFailed(f"The URL redirects more than {_REDIRECTS} times.")
             if wait:
                 self._sleep(wait)
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        """Whose certificates are trusted: certifi's list, or what SSL_CERT_FILE or SSL_CERT_DIR names."""
-        return httpx.create_ssl_context()
 
     @contextmanager
     def _turn(self, host: str, deadline: Deadline) -> Iterator[None]:
@@ -216,48 +203,9 @@ class Fetcher:
                 if not slots.users:
                     del self._slots[host]
 
-    @contextmanager
-    def _answer(self, target: Target, deadline: Deadline) -> Iterator[httpcore.Response]:
-        """The answer to one request, its body unread, over a connection of its own to a checked address."""
-        host = target.host
-        addresses = check_addresses(target, self._look_up(target, deadline), self._allow)
-        backend = PinnedBackend(host, [str(address) for address in addresses], deadline, self._backend)
-        url = httpcore.URL(scheme=target.scheme, host=host, port=target.port, target=target.path)
-        headers: dict[bytes | str, bytes | str] = {
-            "Host": target.authority,
-            "User-Agent": self._user_agent,
-            "Accept": "image/*,*/*;q=0.1",
-            # Compressed content could be any size once it is unpacked.
-            "Accept-Encoding": "identity",
-            "Connection": "close",
-        }
-        tls = self._tls if target.scheme == "https" else None
-        try:
-            with (
-                httpcore.HTTPConnection(url.origin, ssl_context=tls, network_backend=backend) as connection,
-                connection.stream("GET", url, headers=headers, extensions={"timeout": _TIMEOUTS}) as response,
-            ):
-                yield response
-        except httpcore.TimeoutException as error:
-            raise FetchTimeout(f"{host} takes too long to answer.") from error
-        except httpcore.NetworkError as error:
-            raise FetchFailed(f"{host} cannot be reached: {str(error) or type(error).__name__}.") from error
-        except httpcore.ProtocolError as error:
-            # Its text quotes what came, which may be another service's and is not the asker's to read.
-            raise FetchFailed(f"{host} breaks off, or does not answer in HTTP.") from error
-
-    def _look_up(self, target: Target, deadline: Deadline) -> list[str]:
-        """The addresses of a target's host, checked by nobody yet."""
-        if read_address(target.host) is not None:
-            return [target.host]
-        lookup = self._lookups.submit(self._resolve, target.host, target.port)
-        try:
-            return lookup.result(timeout=deadline.left())
-        except TimeoutError as error:
-            lookup.cancel()
-            raise FetchTimeout(f"The name {target.host} takes too long to resolve.") from error
-        except (OSError, UnicodeError) as error:
-            raise FetchFailed(f"The name {target.host} does not resolve.", remedy="Check its spelling.") from error
+    def _ask(self, target: Target, deadline: Deadline) -> AbstractContextManager[httpcore.Response]:
+        addresses = self._requests.addresses(target, deadline)
+        return self._requests.send("GET", target, addresses, deadline, _HEADERS)
 
     def _read(self, target: Target, response: httpcore.Response, budget: _Budget) -> Fetched:
         """An answer's content, within the cap and of a known kind."""

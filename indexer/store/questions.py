@@ -108,19 +108,8 @@ class Questions:
         with_vectors: bool = False,
     ) -> list[Hit]:
         """The items nearest to a vector, best first."""
-        request = Query(vector, limit, filter, exclude_ids, exact=exact, with_vectors=with_vectors).request(self.within)
-        answer = self._connection.call(
-            lambda client: client.query_points(
-                self.physical,
-                query=request.query,
-                query_filter=request.filter,
-                limit=limit,
-                with_payload=True,
-                with_vectors=with_vectors,
-                search_params=request.params,
-            )
-        )
-        return [hit_of(point) for point in answer.points]
+        query = Query(vector, limit, filter, exclude_ids, exact=exact, with_vectors=with_vectors)
+        return self.search_many([query])[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """The hits of each query, in one round trip for every hundred of them."""

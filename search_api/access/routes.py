@@ -1,11 +1,14 @@
-"""`/v1/keys` and `/v1/audit`: make, see and revoke keys, and read what was done with them; for admins."""
+"""`/v1/keys` and `/v1/audit`: make, see and revoke keys, and read what was done with them.
+
+All of it is for admins, but that a key may be asked what it is for.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.errors import InvalidRequest
@@ -52,6 +55,12 @@ def create_key() -> tuple[Response, int, dict[str, str]]:
     book.store.add(key)
     book.changed()
     return jsonify({"key": str(token), **key.as_dict(now)}), 201, {"Location": f"/v1/keys/{key.id}"}
+
+
+@blueprint.get("/keys/self")
+def read_own_key() -> Response:
+    """The key that this request came with, without its secret; where none is demanded, what this machine may do."""
+    return jsonify(g.key.as_dict(guard().book.now()))
 
 
 @blueprint.delete("/keys/<key_id>")

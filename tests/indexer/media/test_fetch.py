@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from indexer.errors import CrosslensError, FetchFailed, FetchTimeout, MediaError, UrlRefused, UsageError
 from indexer.media.addresses import AllowList, Target, is_public, read_address
+from indexer.media.checked_requests import Resolver
 from indexer.media.decode import decode
-from indexer.media.fetch import Fetched, Fetcher, Resolver
+from indexer.media.fetch import Fetched, Fetcher
 from indexer.media.formats import SNIFF_BYTES
 from indexer.media.pinned import Deadline, PinnedBackend
 from indexer.settings import Settings
@@ -627,7 +628,7 @@ def test_interim_answers_at_full_speed_are_ended_by_the_deadline(site: Site) -> 
 
 
 def test_a_server_that_never_answers_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.media.fetch._TIMEOUTS", dict.fromkeys(("connect", "read", "write"), 500.0))
+    monkeypatch.setattr("indexer.media.checked_requests._TIMEOUTS", dict.fromkeys(("connect", "read", "write"), 500.0))
     assert code_of(site.serve(silence), allow=[site.host], deadline=0.3) == "fetch_timeout"
     # A handshake that is never answered, too: the server waits for a head in plain text.
     url = site.url.replace("http:", "https:")
@@ -635,7 +636,7 @@ def test_a_server_that_never_answers_is_left(site: Site, monkeypatch: pytest.Mon
 
 
 def test_a_server_that_pauses_longer_than_a_read_may_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.media.fetch._TIMEOUTS", {"connect": 5.0, "read": 0.2, "write": 5.0})
+    monkeypatch.setattr("indexer.media.checked_requests._TIMEOUTS", {"connect": 5.0, "read": 0.2, "write": 5.0})
     assert code_of(site.serve(silence), allow=[site.host], deadline=50.0) == "fetch_timeout"
 
 

@@ -124,14 +124,12 @@ class FakeQdrant:
 
     def _strict(self, name: str, body: Any) -> str | None:
         strict = self.made.get(name, {}).get("strict_mode_config") or {}
-        if (
-            not isinstance(body, dict)
-            or not body.get("filter")
-            or strict.get("unindexed_filtering_retrieve") is not False
-        ):
+        asked = body.get("searches", [body]) if isinstance(body, dict) else []
+        filters = [each["filter"] for each in asked if each.get("filter")]
+        if not filters or strict.get("unindexed_filtering_retrieve") is not False:
             return None
         schema = self._forward("GET", f"/collections/{name}", None)[1]["result"]["payload_schema"]
-        for key in _keys(body["filter"]):
+        for key in _keys(filters):
             if key not in schema:
                 return (
                     f'Bad request: Index required but not found for "{key}" of one of the following types: [keyword]. '
@@ -318,19 +316,14 @@ class _Points(messages.PointsServicer):
         )
     )
     Scroll = _rpc(_scroll)
-    Query = _rpc(
-        lambda http, request: messages.QueryResponse(
-            result=map(
-                RestToGrpc.convert_scored_point,
-                http.query_points(
-                    request.collection_name,
-                    query=GrpcToRest.convert_query(request.query),
-                    query_filter=request.filter if request.HasField("filter") else None,
-                    search_params=request.params,
-                    limit=request.limit,
-                    with_payload=request.with_payload,
-                ).points,
-            )
+    QueryBatch = _rpc(
+        lambda http, request: messages.QueryBatchResponse(
+            result=[
+                messages.BatchResult(result=map(RestToGrpc.convert_scored_point, answer.points))
+                for answer in http.query_batch_points(
+                    request.collection_name, [GrpcToRest.convert_query_points(each) for each in request.query_points]
+                )
+            ]
         )
     )
 

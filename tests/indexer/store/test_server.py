@@ -152,7 +152,7 @@ def test_searches_ask_for_rescoring_with_oversampling(fake: FakeQdrant, server: 
         collection.upsert(points(5))
         collection.search(points(1)[0].vector, 2)
         collection.search(points(1)[0].vector, 2, exact=True)
-    body, exact = fake.sent("POST", "/points/query")
+    body, exact = (each["searches"][0] for each in fake.sent("POST", "/points/query/batch"))
     assert body["params"]["hnsw_ef"] == 384
     assert body["params"]["quantization"]["rescore"] is True
     assert body["params"]["quantization"]["oversampling"] == 2.0
