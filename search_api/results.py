@@ -36,10 +36,11 @@ class SearchResult:
         """Where the item was first seen."""
         return self.record.locations[0].source
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, for_moderator: bool = False) -> dict[str, Any]:
         """As it is answered in JSON.
 
-        `text` is there for texts and pages that have one; `seconds`, `page` and `parent` for frames and pages.
+        `text` is there for texts and pages that have one; `seconds`, `page` and `parent` for frames and pages;
+        `verdict` for moderators, of what was judged.
         """
         answer: dict[str, Any] = {
             "id": self.id,
@@ -56,8 +57,10 @@ class SearchResult:
             answer["explain"] = self.explanation
         if self.rerank is not None:
             answer["rerank"] = self.rerank
+        if for_moderator and self.record.verdict is not None:
+            answer["verdict"] = self.record.verdict
         if self.members:
-            answer["members"] = [member.as_dict() for member in self.members]
+            answer["members"] = [member.as_dict(for_moderator=for_moderator) for member in self.members]
         return answer
 
 
@@ -85,10 +88,10 @@ class SearchAnswer:
         """How many were reranked and how long that took, for people; None where none was."""
         return f"reranked {self.reranked} in {self.stages.get('rerank', 0.0):.0f} ms" if self.reranked else None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, for_moderator: bool = False) -> dict[str, Any]:
         """As it is answered in JSON."""
         answer = {
-            "results": [result.as_dict() for result in self.results],
+            "results": [result.as_dict(for_moderator=for_moderator) for result in self.results],
             "took_ms": round(self.took_ms, 2),
             "stages": {stage: round(ms, 2) for stage, ms in self.stages.items()},
             "model": self.model,

@@ -44,7 +44,7 @@ def search(name: str) -> Response:
     g.stages = answer.stages
     tracing.record_stages(answer.stages)
     _count(engine, [answer])
-    return jsonify(answer.as_dict())
+    return jsonify(answer.as_dict(for_moderator=as_moderator()))
 
 
 @blueprint.post("/batch")
@@ -61,7 +61,8 @@ def search_batch(name: str) -> Response:
     own = sum(answer.stages[last] for answer in answers)
     tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
     _count(engine, answers)
-    return jsonify({"answers": [answer.as_dict() for answer in answers]})
+    moderator = as_moderator()
+    return jsonify({"answers": [answer.as_dict(for_moderator=moderator) for answer in answers]})
 
 
 def _allowed(engine: SearchEngine, requests: list[SearchRequest]) -> list[SearchRequest]:

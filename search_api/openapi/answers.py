@@ -174,6 +174,8 @@ class Result(Answer):
     explain: list[Explanation] | Absent = None
     rerank: Reranked | Absent = None
     """With `explain`, of results that were reranked."""
+    verdict: dict[str, Any] | Absent = None
+    """What moderation made of it; for moderators."""
     members: list[Result] | Absent = None
     """The best of its group besides itself."""
 

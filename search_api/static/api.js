@@ -84,7 +84,7 @@ export const itemPath = (place, id, rest = "", query = {}) =>
   pathOf(place, `/items/${encodeURIComponent(id)}${rest}`, query);
 
 /** Run something once a node comes near the window, unless it was taken away before. */
-export function whenNear(node, run) {
+function whenNear(node, run) {
   const watch = new IntersectionObserver(
     (entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;

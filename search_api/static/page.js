@@ -18,7 +18,7 @@ let running = new AbortController();
 let cursor = null;
 const pictures = []; // those that were put in, each with its address; the tab's history counts them
 const onLike = ({ id }) => go({ text: "", not: "", like: [id], pictures: [] });
-const results = new Results({ onLike, onProblem: tell });
+const results = new Results({ onLike });
 const facets = new Facets(byId("facets"), (change) => go({ filter: change(fromForm().filter) }));
 
 // What is asked, the address, and the form

@@ -1,6 +1,6 @@
 /** Results as a grid of cards, and the dialog that shows one of them in full. */
 
-import { ask, download, itemPath, make, showPicture, whenNear } from "./api.js";
+import { ask, download, itemPath, make, showPicture } from "./api.js";
 
 const THUMBNAIL = 512;
 const LARGE = 1024;
@@ -70,18 +70,17 @@ export function term(name, remove, show) {
   return make("li", {}, img, button);
 }
 
-/** The grid of results; `onLike(result)` searches for more like one, `onProblem(problem)` tells what failed. */
+/** The grid of results; `onLike(result)` searches for more like one. */
 export class Results {
   #place = { collection: "" };
   #signal = undefined;
   #shown = [];
   #at = 0;
 
-  constructor({ onLike, onProblem }) {
+  constructor({ onLike }) {
     this.list = byId("results");
     this.viewer = byId("viewer");
     this.onLike = onLike;
-    this.onProblem = onProblem;
     byId("previous").addEventListener("click", () => this.#open(this.#at - 1));
     byId("next").addEventListener("click", () => this.#open(this.#at + 1));
     byId("close").addEventListener("click", () => this.viewer.close());
@@ -132,7 +131,12 @@ export class Results {
     const called = make("p", { className: "name", textContent: name, title: result.source });
     const about = make("p", { className: "folder", textContent: captionOf(result) || folderOf(result) });
     card.append(make("div", { className: "under" }, called, about, relevanceOf(result)));
-    if (this.#place.moderator) whenNear(card, () => this.#judge(result, open));
+    const action = result.verdict?.action; // for moderators, who see what is withheld
+    if (action && action !== "allow") {
+      const badge = make("span", { className: "badge verdict", textContent: action });
+      badge.dataset.action = action;
+      open.append(badge);
+    }
     return card;
   }
 
@@ -146,19 +150,6 @@ export class Results {
       gone: () => img.replaceWith(make("span", { className: "gone", textContent: `${name}: the original is gone` })),
     });
     return img;
-  }
-
-  /** What moderation made of an item, on its card: for moderators, who see what is withheld. */
-  async #judge(result, into) {
-    try {
-      const { verdict } = await ask(itemPath(this.#place, result.id), { signal: this.#signal });
-      if (!verdict || verdict.action === "allow") return;
-      const badge = make("span", { className: "badge verdict", textContent: verdict.action });
-      badge.dataset.action = verdict.action;
-      into.append(badge);
-    } catch (error) {
-      if (error.name !== "AbortError") this.onProblem(error);
-    }
   }
 
   #like(result) {

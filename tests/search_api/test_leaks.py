@@ -172,6 +172,7 @@ def test_searches_answer_as_if_it_were_not_there(api: Api, keys: dict[Role, str]
     status, body = same(api, keys[role], "POST", "/search", json=request)
     if status == 200:
         assert not {result["id"] for result in body["results"]} & set(HIDDEN)
+        assert "verdict" not in json.dumps(body)
     same(api, keys[role], "POST", "/search/batch", json={"searches": [request]})
 
 
@@ -260,6 +261,9 @@ def test_who_may_moderate_sees_all_by_asking_for_it(api: Api, keys: dict[Role, s
         status, body = ask(api, keys[role], "POST", "/v1/collections/closed/search?view=moderator", json=everything)
         if role in {Role.MODERATE, Role.ADMIN}:
             assert {result["id"] for result in body["results"]} == set(HIDDEN)
+            assert all(
+                result["verdict"]["action"] == "block" for result in body["results"] if result["id"] == HIDDEN[0]
+            )
             path = f"/v1/collections/closed/items/{HIDDEN[0]}?view=moderator"
             assert ask(api, keys[role], "GET", path)[1]["verdict"]["action"] == "block"
         else:
