@@ -339,7 +339,8 @@ class _Run:
             written = [(task, task.record) for task, _ in written]
             for task in late:
                 self._collection.replace_record(task.id, task.described(task.record))
-        drop_locations(self._collection, [replaced for task, _ in written for replaced in task.replaces])
+        replaced = [each for task, _ in written for each in task.replaces]
+        drop_locations(self._collection, replaced, self._settings)
         self._report.indexed += len(written)
 
     def _finish(self, file: Task) -> None:

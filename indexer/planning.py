@@ -17,6 +17,7 @@ from indexer.media.discover import Candidate
 from indexer.media.originals import UPLOAD, Originals
 from indexer.media.payloads import CAPTION
 from indexer.report import Failure, Report
+from indexer.rerank.discarding import discard_unshown, keeps_features
 from indexer.sequences import rewrite_parts, sequence_type, tasks_of
 from indexer.settings import Settings
 from indexer.store.fields import POLICY_KEY
@@ -182,7 +183,8 @@ class Planner:
             new.append(task)
         if changed := [item for item_id, item in known.items() if item != stored[item_id]]:
             self._write_known(changed)
-        drop_locations(self._collection, [each for task in fresh if task.id in known for each in task.replaces])
+        replaced = [each for task in fresh if task.id in known for each in task.replaces]
+        drop_locations(self._collection, replaced, self._settings)
         for task in new:
             yield from self._pictures(task, stored.get(task.id))
 
@@ -258,8 +260,9 @@ class Planner:
                 rewrite_parts(self._collection, item.id, item.record.locations, item.payload)
 
 
-def drop_locations(collection: Collection, replaced: list[tuple[str, str]]) -> None:
+def drop_locations(collection: Collection, replaced: list[tuple[str, str]], settings: Settings) -> None:
     """Take locations from items whose content is no longer there; an item without any is removed."""
+    removed: list[Record] = []
     for item_id, source in replaced:
         stored = collection.get(item_id)
         if stored is None:
@@ -267,13 +270,17 @@ def drop_locations(collection: Collection, replaced: list[tuple[str, str]]) -> N
         left = [location for location in stored.record.locations if location.source != source]
         match stored.record.parent, left:
             case None, []:
+                removed.append(stored.record)
                 collection.delete([item_id])
             case None, _:
                 collection.overwrite([replace(stored, record=stored.record.model_copy(update={"locations": left}))])
             case file, []:
+                if keeps_features(settings):
+                    removed += [part.record for part in collection.parts(file)]
                 collection.delete_parts(file)
             case file, _:
                 rewrite_parts(collection, file, left)
+    discard_unshown(collection, removed, settings)
 
 
 def _hashed(content: bytes | Path) -> tuple[str, int]:

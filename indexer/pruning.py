@@ -20,6 +20,8 @@ from indexer.media.discover import path_of, source_of
 from indexer.media.samples import SEPARATOR
 from indexer.planning import drop_locations
 from indexer.report import Report
+from indexer.rerank.discarding import discard_unshown
+from indexer.settings import Settings
 from indexer.store.collection import Collection, Stored
 
 _BATCH = 256
@@ -35,6 +37,7 @@ def prune(
     *,
     collection: Collection,
     report: Report,
+    settings: Settings,
     unguarded: bool = False,
     stop: threading.Event | None = None,
 ) -> None:
@@ -60,20 +63,20 @@ def prune(
                 gone[item.id] = sources
         if len(gone) >= _DROPPED:
             refuse_where_lost(guarded, collection)  # a disk may be pulled out in the middle
-            _drop(collection, report, gone)
+            _drop(collection, report, settings, gone)
             gone = {}
     refuse_where_lost(guarded, collection)
-    _drop(collection, report, gone)
+    _drop(collection, report, settings, gone)
 
 
-def drop_gone(paths: Sequence[Path], *, collection: Collection, report: Report) -> None:
+def drop_gone(paths: Sequence[Path], *, collection: Collection, report: Report, settings: Settings) -> None:
     """The same for files that are known to be gone, without looking at every item; an archive's members stay."""
     for at in range(0, len(paths), _BATCH):
         gone: dict[str, list[str]] = {}
         sources = [source_of(path) for path in paths[at : at + _BATCH]]
         for source, (item_id, _) in collection.by_sources(sources).items():
             gone.setdefault(item_id, []).append(source)
-        _drop(collection, report, gone)
+        _drop(collection, report, settings, gone)
 
 
 def refuse_where_lost(folders: Sequence[Path], collection: Collection) -> None:
@@ -164,7 +167,7 @@ def _is_cut_off(path: Path) -> bool:
     return False
 
 
-def _drop(collection: Collection, report: Report, gone: dict[str, list[str]]) -> None:
+def _drop(collection: Collection, report: Report, settings: Settings, gone: dict[str, list[str]]) -> None:
     """Take these sources from the items of these ids; one that is there again stays."""
     gone = {item_id: still for item_id, sources in gone.items() if (still := list(filter(is_gone, sources)))}
     items = collection.get_many(list(gone))  # as they are now
@@ -181,5 +184,6 @@ def _drop(collection: Collection, report: Report, gone: dict[str, list[str]]) ->
         if parent is None and not left:
             alone.append(item.id)
         else:
-            drop_locations(collection, [(item.id, source) for source in gone[item.id]])
+            drop_locations(collection, [(item.id, source) for source in gone[item.id]], settings)
     collection.delete(alone)
+    discard_unshown(collection, [items[item_id].record for item_id in alone], settings)

@@ -215,12 +215,12 @@ class _Watcher:
         )
         self._ingest(found, report, None)
         if not self.keep and not self.stop.is_set():
-            drop_gone(self._of_roots(files), collection=self.collection, report=report)
+            drop_gone(self._of_roots(files), collection=self.collection, report=report, settings=self.settings)
             # An archive's members and what was in a folder can only be found by looking at every item.
             whole = self._of_roots([*folders, *(path for path in files if is_archive(path.name))])
             whole = [path for path in whole if is_gone(source_of(path))]
             if whole:
-                prune(whole, collection=self.collection, report=report, unguarded=True, stop=self.stop)
+                self._remove(whole, report, unguarded=True)
         if report.total or report.removed:
             self._tell(report)
 
@@ -259,13 +259,23 @@ class _Watcher:
             return  # a disk in it is away
         try:
             was_emptied = root.held_something and is_lost(root.path) and root.look()
-            prune([root.path], collection=self.collection, report=report, unguarded=was_emptied, stop=self.stop)
+            self._remove([root.path], report, unguarded=was_emptied)
         except PruneRefused as refusal:
             if not root.was_refused:
                 self.on_notice(f"{refusal.message} {refusal.remedy}")
             root.was_refused = True
         else:
             root.was_refused = False
+
+    def _remove(self, paths: list[Path], report: Report, *, unguarded: bool) -> None:
+        prune(
+            paths,
+            collection=self.collection,
+            report=report,
+            settings=self.settings,
+            unguarded=unguarded,
+            stop=self.stop,
+        )
 
     def _tell(self, report: Report) -> None:
         """Hand on a report of what was done; its failures need not be told again after each walk."""

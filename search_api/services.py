@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexer.media.originals import Originals
     from indexer.media.thumbnails import Thumbnails
     from indexer.moderation.review.impressions import Impressions
+    from indexer.rerank.ingest import FeaturesAtIngest
     from indexer.store.collection import Collection
     from indexer.store.store import Store
     from indexer.uploads import Outcome, Upload
@@ -116,15 +117,17 @@ class Services:
 
     def ingest(self, collection: Collection, uploads: Sequence[Upload]) -> list[Outcome]:
         """Store and index uploads; an outcome each."""
+        from indexer.rerank.ingest import looked_at_by  # noqa: PLC0415
         from indexer.uploads import ingest_uploads  # noqa: PLC0415
 
-        return ingest_uploads(
-            uploads,
-            collection=collection,
-            encoder=self.encoders.of(collection),
-            originals=self.originals,
-            settings=self.settings,
-        )
+        with looked_at_by(self._features_at_ingest):
+            return ingest_uploads(
+                uploads,
+                collection=collection,
+                encoder=self.encoders.of(collection),
+                originals=self.originals,
+                settings=self.settings,
+            )
 
     def collection(self, name: str) -> Collection:
         """A collection, as the index has it now.
@@ -165,6 +168,10 @@ class Services:
         if judge is not None:
             trail = Trail(self.settings.data, collection.name)
             judge_stored(collection, judge, ids, settings=self.settings, originals=self.originals, trail=trail)
+
+    def _features_at_ingest(self) -> FeaturesAtIngest | None:
+        """What looks at the pictures of uploads: the searches' own model; None where that is the workers'."""
+        return self.rerankers.at_ingest() if isinstance(self.rerankers, Rerankers) else None
 
     def _discard_features(self, records: Sequence[Record]) -> None:
         """Remove what rerankers kept of items' pictures."""

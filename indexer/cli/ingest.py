@@ -78,7 +78,14 @@ def run_ingest(
                 sources, collection=collection, encoder=encoder, settings=settings, progress=progress, stop=stop
             )
             if folders and not stop.is_set():
-                remove_gone(folders, collection=collection, report=report, unguarded=prune == "all", stop=stop)
+                remove_gone(
+                    folders,
+                    collection=collection,
+                    report=report,
+                    settings=settings,
+                    unguarded=prune == "all",
+                    stop=stop,
+                )
                 report.interrupted = stop.is_set()
             return report
 

@@ -232,7 +232,7 @@ def verify(name: str | None, settings: Settings, as_json: bool) -> None:
 def _verify_reranker(name: str, settings: Settings, *, as_json: bool) -> None:
     from indexer.models.rerank.bundle import find_rerank_bundle  # noqa: PLC0415
     from indexer.models.rerank.golden import check_golden_pairs  # noqa: PLC0415
-    from indexer.models.rerank.reranker import load_any  # noqa: PLC0415
+    from indexer.models.rerank.loading import load_any  # noqa: PLC0415
 
     bundle = find_rerank_bundle(name, settings)
     bundle.verify_files()

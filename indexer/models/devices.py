@@ -120,6 +120,15 @@ def choose(wanted: str, available: Sequence[str]) -> tuple[tuple[Device, ...], .
     return (devices,)
 
 
+def without_tensorrt(candidates: Sequence[tuple[Device, ...]]) -> tuple[tuple[Device, ...], ...]:
+    """The same candidates with CUDA in TensorRT's place, which takes minutes over each shape that it has not seen."""
+
+    def other(device: Device) -> Device:
+        return Device(Kind.CUDA, device.index) if device.kind is Kind.TENSORRT else device
+
+    return tuple(dict.fromkeys(tuple(dict.fromkeys(map(other, devices))) for devices in candidates))
+
+
 def _parse(name: str) -> Device:
     match = _DEVICE.fullmatch(name.strip().lower())
     if match is None:

@@ -37,8 +37,8 @@ from indexer.models.manifest import MANIFEST_FILE, File, Manifest, read_manifest
 from indexer.models.origins import Origin, open_origin
 from indexer.models.rerank.bundle import RerankBundle, load_rerank_bundle
 from indexer.models.rerank.golden import check_golden_pairs
+from indexer.models.rerank.loading import load_any
 from indexer.models.rerank.manifest import RerankManifest, read_rerank_manifest
-from indexer.models.rerank.reranker import load_any
 from indexer.settings import Settings
 
 AnyManifest = Manifest | RerankManifest

@@ -83,6 +83,11 @@ class FeatureCache:
         """Bytes in memory."""
         return self._memory_bytes
 
+    @property
+    def takes(self) -> bool:
+        """Whether more can be kept on disk."""
+        return bool(self._disk_cap) and time.monotonic() >= self._paused_until
+
     def get(self, key: str) -> Features | None:
         """What is kept under a key; None if nothing sound is."""
         with self._lock:
@@ -108,7 +113,11 @@ class FeatureCache:
     def put(self, key: str, features: Features) -> None:
         """Keep features; where the disk refuses, in memory alone, with a warning."""
         self._remember(key, features)
-        if not self._disk_cap or time.monotonic() < self._paused_until:
+        self.write(key, features)
+
+    def write(self, key: str, features: Features) -> None:
+        """Keep features on disk alone, for whoever looks for them later; where it refuses, with a warning."""
+        if not self.takes:
             return
         content = features.features.tobytes() + features.queries.tobytes()
         content += self._digest(key, content)
@@ -118,6 +127,13 @@ class FeatureCache:
         except MediaStoreUnavailable as error:
             self._paused_until = time.monotonic() + _PAUSE_SECONDS
             _log.warning("features not kept on disk", reason=error.message)
+
+    def trim(self) -> None:
+        """Remove from disk what is beyond the cap, which may have been a larger one before."""
+        try:
+            self._folder.trim("", self._disk_cap, down_to=int(_ROOM * self._disk_cap))
+        except MediaStoreUnavailable as error:
+            _log.warning("features not removed", reason=error.message)
 
     def _remember(self, key: str, features: Features) -> None:
         with self._lock:

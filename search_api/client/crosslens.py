@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from search_api.client.jobs import Job, Jobs
-from search_api.client.searching import Filter, Found, Picture, Terms, search_body, sent_term
+from search_api.client.searching import Filter, Found, Picture, Terms, reranking_seconds, search_body, sent_term
 from search_api.client.transport import Transport
 from search_api.client.uploads import Thing, form
 from search_api.openapi.answers import (
@@ -44,8 +44,8 @@ class Crosslens:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`url` and `key` are CROSSLENS_URL's and CROSSLENS_KEY's unless given; `collection` is that of every call
-        that names no other. `timeout` is in seconds; `retries` counts the tries behind the first. `transport` is
-        httpx's, for tests and proxies.
+        that names no other. `timeout` is in seconds, to which a search's deadline for reranking is added; `retries`
+        counts the tries behind the first. `transport` is httpx's, for tests and proxies.
         """
         self._transport = Transport(
             url or os.environ.get("CROSSLENS_URL") or _DEFAULT,
@@ -99,7 +99,11 @@ class Crosslens:
         request = search_body(
             text, image=image, item=item, vector=vector, query=query, filter=filter, limit=limit, **options
         )
-        return Found(lambda body: self._transport.ask(SearchAnswer, "POST", path, json=body), request)
+
+        def ask(body: dict[str, Any]) -> SearchAnswer:
+            return self._transport.ask(SearchAnswer, "POST", path, json=body, more_seconds=reranking_seconds(body))
+
+        return Found(ask, request)
 
     def search_many(
         self, searches: Sequence[Mapping[str, Any]], *, collection: str | None = None
@@ -107,7 +111,8 @@ class Crosslens:
         """The answers to several searches with queries, asked in one request: each has `search`'s arguments."""
         bodies = [search_body(**search) for search in searches]
         path = f"{self._path(collection)}/search/batch"
-        return self._transport.ask(SearchAnswers, "POST", path, json={"searches": bodies}).answers
+        more = reranking_seconds(*bodies)
+        return self._transport.ask(SearchAnswers, "POST", path, json={"searches": bodies}, more_seconds=more).answers
 
     def facets(
         self,

@@ -16,6 +16,8 @@ Picture = str | Path | bytes
 Filter = Mapping[str, Any] | str
 Terms = Sequence[Mapping[str, Any]]
 _URLS = ("http://", "https://")
+MOST_RERANKING = 60.0
+"""Seconds, of all searches of a request."""
 
 
 def search_body(
@@ -39,6 +41,14 @@ def search_body(
     given = {"query": [sent_term(each) for each in (*terms, *query)] or None, "filter": filter, **options}
     # `group_by=None` asks for something: every frame and page. Other members that are None are left out.
     return {"limit": limit, **{name: value for name, value in given.items() if value is not None or name == "group_by"}}
+
+
+def reranking_seconds(*bodies: Mapping[str, Any]) -> float:
+    """What a request's searches may take longer for reranking: their deadlines, and together a minute at most."""
+    asked = [body.get("rerank") for body in bodies]
+    deadlines = [each.get("deadline_ms") for each in asked if isinstance(each, Mapping)]
+    known = [each for each in deadlines if isinstance(each, int | float)]
+    return min(sum(known), 1000 * MOST_RERANKING) / 1000
 
 
 def sent_term(term: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,14 +67,20 @@ class Transport:
         """What a GET answers."""
         return self.ask(model, "GET", path, **parts)
 
-    def ask(self, model: type[Model], method: str, path: str, **parts: Any) -> Model:
+    def ask(self, model: type[Model], method: str, path: str, *, more_seconds: float = 0.0, **parts: Any) -> Model:
         """What a request answers, as a model; `parts` are httpx's (`json`, `files`, `params`, ...).
+
+        `more_seconds`: what the answer may take longer than usual.
 
         Raises:
             ApiError: the server refuses, or answers with something else than Crosslens does.
             ServerUnreachable: there is no answer.
             InvalidRequest: it cannot be sent, for text that is not valid Unicode.
         """
+        if more_seconds > 0:
+            usual = self._client.timeout.as_dict()
+            read = usual["read"]
+            parts["timeout"] = httpx.Timeout(**usual | {"read": None if read is None else read + more_seconds})
         response = self.send(method, path, **parts)
         try:
             return model.model_validate_json(response.content)

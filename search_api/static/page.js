@@ -72,10 +72,11 @@ function intoForm() {
   showLeast();
 }
 
+const canRerank = () => Object.values(collections.find(({ name }) => name === state.collection)?.reranker || {}).some(Boolean);
+
 /** Show what else is asked than what was typed, and what can be asked. */
 function showAsked() {
-  const { reranker = {} } = collections.find(({ name }) => name === state.collection) || {};
-  byId("rerank-switch").hidden = !reranker.image && !reranker.text;
+  byId("rerank-switch").hidden = !canRerank();
   byId("terms").replaceChildren(
     ...state.pictures.map((number) => term("your picture", without("pictures", number), (img) => { img.src = pictures[number].url; })),
     ...state.like.map((id) => term(id, without("like", id), (img, gone) => showPicture(img, itemPath(state, id, "/thumbnail", { size: 128 }), { gone }))));
@@ -108,7 +109,7 @@ function body() {
   Object.assign(asked, { query });
   if (state.least) asked.min_relevance = state.least;
   if (state.diverse) asked.diversity = VARIED;
-  if (state.rerank) asked.rerank = true;
+  if (state.rerank && canRerank()) asked.rerank = true;
   if (!state.pictures.length) return { json: asked };
   const form = new FormData();
   form.append("request", JSON.stringify(asked));

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer import pruning
-from indexer.errors import PruneRefused
+from indexer.errors import MediaStoreUnavailable, PruneRefused
 from indexer.items import Kind, Location, Record, content_id, now, sha256_hex, to_payload
+from indexer.media.blobs import Folder
 from indexer.media.discover import source_of
 from indexer.models.encoder import Encoder
 from indexer.pipeline import ingest
 from indexer.pruning import drop_gone, is_gone, is_lost, prune
 from indexer.report import Report
+from indexer.rerank.features import feature_key
 from indexer.settings import Settings
 from indexer.store import Collection, Point, open_store
 from tests.bundles import picture
@@ -50,7 +52,7 @@ def index(collection: Collection, encoder: Encoder, settings: Settings, *sources
 
 def pruned(collection: Collection, *folders: Path, **more: object) -> int:
     report = Report(collection.name, "m")
-    prune(folders, collection=collection, report=report, **more)  # type: ignore[arg-type]
+    prune(folders, collection=collection, report=report, **{"settings": Settings(), **more})  # type: ignore[arg-type]
     return report.removed
 
 
@@ -268,8 +270,46 @@ def test_single_files_are_dropped_without_looking_at_all(collection, encoder, se
     (photos / "0.jpg").unlink()
     monkeypatch.setattr(Collection, "ids", lambda *_: pytest.fail("every item was looked at"))
     report = Report("media", "m")
-    drop_gone([photos / "0.jpg", photos / "1.jpg", photos / "never.jpg"], collection=collection, report=report)
+    paths = [photos / "0.jpg", photos / "1.jpg", photos / "never.jpg"]
+    drop_gone(paths, collection=collection, report=report, settings=settings)
     assert report.removed == 1  # what is there stays
+    assert collection.count() == 5
+
+
+def test_what_rerankers_saw_goes_too(collection, encoder, settings, photos) -> None:
+    shutil.copy(photos / "2.jpg", photos / "same.jpg")
+    frames = [Image.open(io.BytesIO(photo(number))).resize((64, 64)) for number in (70, 71)]
+    for name, some in (("a.webp", frames), ("b.webp", frames[::-1])):
+        some[0].save(photos / name, save_all=True, append_images=some[1:], duration=1000)
+    index(collection, encoder, settings, photos)
+    (record,) = [record for _, record in collection.by_sources([source_of(photos / "0.jpg")]).values()]
+    twin = point_at(collection, "https://example.org/twin.jpg")  # another item of the same content
+    payload = {**twin.payload, **to_payload(record.model_copy(update={"locations": [Location(source="twin")]}))}
+    collection.upsert([Point(twin.id, twin.vector, payload)])
+    sources = {feature_key(each.record): each.record.locations[0].source for each in collection.scroll(limit=100)[0]}
+    folder = Folder(settings.rerank_folder)
+    for reranker in ("0123456789abcdef", "fedcba9876543210"):
+        for key in sources:
+            folder.write(f"{reranker}/{key[:2]}/{key}", b"features")
+    for name in ("0.jpg", "1.jpg", "2.jpg", "a.webp"):
+        (photos / name).unlink()
+    assert pruned(collection, photos, settings=settings) == 3
+    left = [path.name for path in settings.rerank_folder.rglob("*") if path.is_file()]
+    gone = [sources[key] for key in sources.keys() - set(left)]
+    assert sorted(Path(source.split("#")[0]).name for source in gone) == ["1.jpg", "a.webp", "a.webp"]
+    assert len(left) == 2 * (len(sources) - 3)
+
+
+def test_a_folder_of_features_that_refuses_stops_no_pruning(collection, encoder, settings, photos, monkeypatch) -> None:
+    index(collection, encoder, settings, photos)
+
+    def refuses(*_: object) -> None:
+        raise MediaStoreUnavailable("read-only")
+
+    monkeypatch.setattr(Folder, "remove", refuses)
+    (settings.rerank_folder / "0123456789abcdef").mkdir(parents=True)
+    (photos / "0.jpg").unlink()
+    assert pruned(collection, photos, settings=settings) == 1
     assert collection.count() == 5
 
 

@@ -165,6 +165,27 @@ def test_what_may_pass_is_tried_again(failure: Any, monkeypatch: pytest.MonkeyPa
     assert 0 <= slept[1] <= 0.5
 
 
+def test_a_search_may_take_longer_by_what_it_reranks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[float] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        timeouts = request.extensions["timeout"]
+        assert (timeouts["connect"], timeouts["write"]) == (10, 60)
+        read.append(timeouts["read"])
+        return told(400)
+
+    client, _ = pretended(handler, monkeypatch)
+    patient = {"deadline_ms": 45_000}
+    for rerank in (None, False, True, {"top": 3}, {"deadline_ms": "soon"}, patient, {"deadline_ms": 10**400}):
+        with pytest.raises(ApiError):
+            client.search("a", rerank=rerank).results  # noqa: B018  asked for when it is needed
+    assert read == [60, 60, 60, 60, 60, 105, 120]
+    for count, longest in ((0, 60), (1, 105), (50, 120)):  # for all of a batch together the server has a minute
+        with pytest.raises(ApiError):
+            client.search_many([{"text": "a", "rerank": patient}] * count)
+        assert read[-1] == longest
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 415, 422, 500, 502])
 def test_what_will_not_pass_is_asked_once(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []

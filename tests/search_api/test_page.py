@@ -377,6 +377,14 @@ def test_a_reranker_is_offered_where_there_is_one(page: Page, site: Site) -> Non
     assert {name.split("-")[0] for name in names(page)[:2]} == {"blue"}
 
 
+def test_an_address_that_asks_for_reranking_is_searched_where_there_is_no_reranker(page: Page, guarded: Site) -> None:
+    page.goto(f"{guarded.url}/?q=blue&kind=image&rerank=1")
+    enter_key(page, ADMIN)
+    expect(page.locator(".card")).to_have_count(2)
+    expect(page.locator("#rerank-switch")).to_be_hidden()
+    expect(page.locator("#problem")).to_be_empty()
+
+
 def test_a_key_is_asked_for_once_and_kept_in_this_tab_alone(page: Page, guarded: Site) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

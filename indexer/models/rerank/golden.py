@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import GoldenMismatch, InvalidBundle
+from indexer.errors import GoldenMismatch, InvalidBundle, MediaError, ModelError
 from indexer.media.decode import decode
 from indexer.models.golden import LISTING_FILE
 from indexer.models.manifest import GOLDEN_FILE
@@ -81,8 +81,10 @@ def read_golden_pairs(bundle: RerankBundle) -> GoldenPairs:
                 matching=np.asarray(arrays["matching"], dtype=np.float32),
                 contrastive=np.asarray(arrays["contrastive"], dtype=np.float32) if of_pictures else None,
             )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidBundle(f"The golden files of {bundle.manifest.name!r} do not parse: {error}.") from error
+    except ModelError:
+        raise
+    except Exception as error:  # what a ZIP archive of arrays that somebody damaged raises has no common base
+        raise InvalidBundle(f"The golden files of {bundle.manifest.name!r} do not parse: {error!r:.200}.") from error
     shape = (len(golden.names), len(golden.texts))
     shapes = {scores.shape for scores in (golden.matching, golden.contrastive) if scores is not None}
     if shapes != {shape} or 0 in shape:
@@ -115,6 +117,8 @@ def check_golden_pairs(reranker: Reranker | TextReranker, *, canary: bool = Fals
                 raise GoldenMismatch(
                     f"{bundle.manifest.name!r} gives other scores here than where it was made: {which} differs by "
                     f"{difference:.2g} for the golden text {text[:40]!r}, {most:.2g} is the most.",
+                    remedy=f"Run `crosslens models verify {bundle.manifest.name} --json` and report what it prints: "
+                    "scores made here would be wrong.",
                     score=which,
                     input=text[:200],
                     difference=difference,
@@ -130,10 +134,13 @@ def _scores(
     if not isinstance(reranker, Reranker):
         return [reranker.scores(text, golden.names[:count]) for text in texts]
     target = decode_target(reranker.pixels)
-    # One by one: some are large.
-    features = [
-        reranker.features([decode(data, target=target, max_pixels=_MOST_PIXELS)])[0] for data in golden.images[:count]
-    ]
+    features = []
+    for name, data in zip(golden.names[:count], golden.images, strict=False):  # one by one: some are large
+        try:
+            picture = decode(data, target=target, max_pixels=_MOST_PIXELS)
+        except MediaError as error:
+            raise InvalidBundle(f"The golden image {name!r} of {reranker.name!r} is none: {error.message}") from error
+        features += reranker.features([picture])
     return [reranker.scores(text, features) for text in texts]
 
 

@@ -10,7 +10,8 @@ import structlog
 from numpy.typing import NDArray
 
 from indexer.errors import ModelError
-from indexer.models.devices import Device, Kind, Plan, choose, cpu_count
+from indexer.models.devices import Device, Kind, Plan, choose, cpu_count, without_tensorrt
+from indexer.models.manifest import Padding, TextRecipe
 from indexer.models.rerank.bundle import RerankBundle
 from indexer.models.rerank.manifest import MATCH_FILE, VISION_FILE
 from indexer.models.rerank.manifest import Graph as GraphName
@@ -21,6 +22,10 @@ CPU_BATCH: Mapping[GraphName, int] = {"vision": 1, "match": 8}
 """Pictures or pairs per run on a CPU: the most that a search may overrun its deadline by. A large vision model takes a
 second for a picture, and is no faster with several."""
 GPU_BATCH = 32
+SHORTEST = 8
+"""Tokens that the shortest text is filled up to on a GPU."""
+LONGEST_PREPARED = 512
+"""Tokens of the longest that a GPU prepares for: few models read more, and many of them might not fit into it."""
 
 _FILES: Mapping[GraphName, str] = {"vision": VISION_FILE, "match": MATCH_FILE}
 
@@ -65,13 +70,36 @@ class Graphs:
         return GPU_BATCH if self.is_gpu else CPU_BATCH[which]
 
     def sizes(self, which: GraphName) -> list[int]:
-        """Every size of a batch that a device prepares for: on a GPU powers of two, else any will do."""
+        """Every size of a batch that a device prepares for: on a GPU powers of two, else any will do.
+
+        The graph is opened, so that it is known what it runs on.
+        """
         self._graph(which)
         return [1 << power for power in range(self.batch(which).bit_length())] if self.is_gpu else [1]
 
     def filled(self, feed: Feed) -> tuple[Feed, int]:
         """A batch as a GPU likes it, of a size that is a power of two, and how many of its rows are its own."""
         return fill_bucket(feed) if self.is_gpu else (feed, len(next(iter(feed.values()))))
+
+    def lengths(self, recipe: TextRecipe) -> list[int]:
+        """Every length of a text that a device prepares for: on a GPU powers of two, and the most that is read."""
+        if recipe.padding is Padding.FIXED:
+            return [recipe.context_length]
+        most = min(recipe.context_length, LONGEST_PREPARED)
+        if not self.is_gpu:
+            return [min(most, SHORTEST)]
+        return [*(1 << power for power in range(SHORTEST.bit_length() - 1, (most - 1).bit_length())), most]
+
+    def padded(self, tokens: Feed, recipe: TextRecipe) -> Feed:
+        """Token sequences, int64 (texts, length), filled up to a length that a GPU has prepared for."""
+        length = tokens["input_ids"].shape[1]
+        if not self.is_gpu or not length:
+            return tokens
+        missing = min(recipe.context_length, max(SHORTEST, 1 << (length - 1).bit_length())) - length
+        return {
+            name: np.pad(rows, ((0, 0), (0, missing)), constant_values=recipe.pad_id if name == "input_ids" else 0)
+            for name, rows in tokens.items()
+        }
 
     def run(self, which: GraphName, feed: Feed) -> list[NDArray[np.float32]]:
         """A graph's outputs, float32.
@@ -116,7 +144,7 @@ class Graphs:
         try:
             self._open = {which: self._opened(which, devices) for which in self._tensors}
             self._prove()
-        except ModelError:
+        except BaseException:  # whatever it was: nothing has been proven
             self._devices = None
             self._open = {}
             raise
@@ -127,7 +155,7 @@ class Graphs:
         return Graph(path, self._tensors[which], manifest.precision.get(which, "fp32"), self._plan, devices)
 
 
-def plan_of(settings: Settings, bundle: RerankBundle, threads: int | None) -> Plan:
+def plan_of(settings: Settings, threads: int | None) -> Plan:
     """What the settings say about devices and threads.
 
     Raises:
@@ -137,8 +165,8 @@ def plan_of(settings: Settings, bundle: RerankBundle, threads: int | None) -> Pl
     import onnxruntime  # noqa: PLC0415  only to ask what it can
 
     return Plan(
-        candidates=choose(settings.device, onnxruntime.get_available_providers()),
+        # Texts come in many lengths, and in batches of many sizes.
+        candidates=without_tensorrt(choose(settings.device, onnxruntime.get_available_providers())),
         threads=threads or settings.threads or cpu_count(),
         gpu_memory=settings.gpu_memory,
-        engines=settings.models_folder / "engines" / bundle.manifest.fingerprint,
     )

@@ -24,12 +24,11 @@ class Pairs:
     """Whether any was longer than the model reads, and was cut."""
     recipe: TextRecipe
 
-    def batch(self, rows: Sequence[int], *, multiple_of: int = 1) -> dict[str, NDArray[np.int64]]:
+    def batch(self, rows: Sequence[int]) -> dict[str, NDArray[np.int64]]:
         """Some of them as a graph takes them: input_ids, attention_mask and token_type_ids, int64 (rows, length)."""
         some = [self.encodings[row] for row in rows]
-        most = self.recipe.context_length
         longest = max(len(encoding) for encoding in some)
-        length = most if self.recipe.padding is Padding.FIXED else min(most, -(-longest // multiple_of) * multiple_of)
+        length = self.recipe.context_length if self.recipe.padding is Padding.FIXED else longest
         input_ids = np.full((len(some), length), self.recipe.pad_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
         token_type_ids = np.zeros_like(input_ids)

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.errors import BundleNotFound, InvalidBundle, ModelError, NoFeatures, NoReranker
+from indexer.errors import InvalidBundle, ModelError, NoFeatures
 from indexer.media.decode import Decoded
-from indexer.models.bundle import find_folder
-from indexer.models.catalog import find_known
 from indexer.models.devices import Plan
 from indexer.models.manifest import PixelRecipe
 from indexer.models.preprocess import prepare
-from indexer.models.rerank.bundle import RerankBundle, find_rerank_bundle
+from indexer.models.rerank.bundle import RerankBundle
 from indexer.models.rerank.golden import check_golden_pairs
-from indexer.models.rerank.graphs import Graphs, plan_of
+from indexer.models.rerank.graphs import Graphs
 from indexer.models.rerank.manifest import FeatureShapes, RerankManifest
 from indexer.models.rerank.manifest import Graph as GraphName
 from indexer.models.rerank.pairs import PairTokenizer
-from indexer.models.sessions import Tensors
+from indexer.models.sessions import Feed, Tensors
 from indexer.models.tokenize import Tokenizer
-from indexer.settings import Settings
 
 Floats = NDArray[np.float32]
-
-_LENGTH_STEP = 8
-"""Tokens that a batch's length is rounded up to on a GPU, which prepares for every shape."""
 
 _TENSORS: Mapping[GraphName, Tensors] = {
     "vision": Tensors(frozenset({"pixels"}), ("features", "queries")),
@@ -106,6 +100,28 @@ class _Scorer:
         """Pairs per run."""
         return self._graphs.batch("match")
 
+    @property
+    def _remedy(self) -> str:
+        return f"Run `crosslens models verify {self.name}`."
+
+    def _every_length(self) -> Iterator[dict[str, NDArray[np.int64]]]:
+        """One text that says nothing, int64 (1, length) each, of every length that a device prepares for."""
+        recipe = self.manifest.text
+        for length in self._graphs.lengths(recipe):
+            yield {
+                "input_ids": np.full((1, length), recipe.pad_id, dtype=np.int64),
+                "attention_mask": np.ones((1, length), dtype=np.int64),
+                "token_type_ids": np.zeros((1, length), dtype=np.int64),
+            }
+
+    def _column(self, scores: Floats, wanted: int) -> Floats:
+        """Scores, if they are finite and as many as wanted."""
+        if scores.shape != (wanted,) or not np.isfinite(scores).all():
+            raise ModelError(
+                f"{self.name!r} gave {scores.shape} scores, not finite ones of shape ({wanted},).", remedy=self._remedy
+            )
+        return scores
+
 
 class Reranker(_Scorer):
     """Scores pairs of a text and a picture. Graphs open when first used. Thread-safe.
@@ -138,7 +154,7 @@ class Reranker(_Scorer):
         return self._graphs.batch("vision")
 
     def warm_up(self) -> None:
-        """Open both graphs; on a GPU also run every batch size once, so that no request waits for its preparation.
+        """Open all; on a GPU also run every shape of a batch once, so that no request waits for its preparation.
 
         Raises:
             ModelError: a graph does not open or does not run.
@@ -147,8 +163,10 @@ class Reranker(_Scorer):
         features: list[Features] = []
         for count in self._graphs.sizes("vision"):
             features = self.features_of([picture] * count)
+        self._tokens()
         for count in self._graphs.sizes("match"):
-            self.scores("a photo", features[:1] * count)
+            for tokens in self._every_length():
+                self._match(tokens, features[:1] * count)
 
     def prepare(self, image: Image.Image | Decoded) -> Floats:
         """One RGB image, or decoded file, as the vision graph's input, float32 (3, size, size)."""
@@ -174,9 +192,10 @@ class Reranker(_Scorer):
             wanted = (self.shapes.features, self.shapes.queries)
             if (features.shape[1:], queries.shape[1:]) != wanted:
                 raise ModelError(
-                    f"{self.name!r} gave features of {features.shape[1:]} and {queries.shape[1:]}, not {wanted}."
+                    f"{self.name!r} gave features of {features.shape[1:]} and {queries.shape[1:]}, not {wanted}.",
+                    remedy=self._remedy,
                 )
-            found += [Features(_half(features[row]), _half(queries[row])) for row in range(count)]
+            found += [Features(self._half(features[row]), self._half(queries[row])) for row in range(count)]
         return found
 
     def scores(self, text: str, features: Sequence[Features]) -> PairScores:
@@ -185,24 +204,35 @@ class Reranker(_Scorer):
         Raises:
             ModelError: the graph does not open, does not run, or gives something else than scores.
         """
-        tokens = self._tokens().encode([text], multiple_of=_length_step(self._graphs))
-        matching = np.empty(len(features), dtype=np.float32)
-        contrastive = np.empty(len(features), dtype=np.float32)
+        read = self._tokens().encode([text])
+        sequence = {"input_ids": read.input_ids, "attention_mask": read.attention_mask}
+        tokens = self._graphs.padded(sequence, self.manifest.text)
+        matching, contrastive = np.empty((2, len(features)), dtype=np.float32)
         batch = self.max_batch
         for at in range(0, len(features), batch):
-            some = features[at : at + batch]
-            pictures, count = self._graphs.filled(
-                {
-                    "rows": np.zeros(len(some), dtype=np.int64),
-                    "features": np.stack([each.features for each in some], dtype=np.float32),
-                    "queries": np.stack([each.queries for each in some], dtype=np.float32),
-                }
-            )
-            feed = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask, **pictures}
-            given = [_column(each, self.name, len(pictures["rows"])) for each in self._graphs.run("match", feed)]
-            matching[at : at + count], contrastive[at : at + count] = (each[:count] for each in given)
+            rows = slice(at, at + batch)
+            matching[rows], contrastive[rows] = self._match(tokens, features[rows])
         score = matching + np.float32(self.manifest.contrastive_weight) * contrastive
-        return PairScores(matching, contrastive, score, truncated=tokens.truncated[0])
+        return PairScores(matching, contrastive, score, truncated=read.truncated[0])
+
+    def _match(self, tokens: Feed, features: Sequence[Features]) -> list[Floats]:
+        """One run: logits and cosines of a text with some pictures."""
+        pictures, count = self._graphs.filled(
+            {
+                "rows": np.zeros(len(features), dtype=np.int64),
+                "features": np.stack([each.features for each in features], dtype=np.float32),
+                "queries": np.stack([each.queries for each in features], dtype=np.float32),
+            }
+        )
+        given = self._graphs.run("match", {**tokens, **pictures})
+        return [self._column(each, len(pictures["rows"]))[:count] for each in given]
+
+    def _half(self, rows: Floats) -> NDArray[np.float16]:
+        with np.errstate(over="ignore"):
+            half = rows.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise NoFeatures("The features of a picture are not finite in half precision.", remedy=self._remedy)
+        return half
 
     def _tokens(self) -> Tokenizer:
         with self._opening:
@@ -236,13 +266,15 @@ class TextReranker(_Scorer):
         self._tokenizer: PairTokenizer | None = None
 
     def warm_up(self) -> None:
-        """Open the graph; on a GPU also run every batch size once.
+        """Open all; on a GPU also run every shape of a batch once, of pairs that are not longer than most are.
 
         Raises:
             ModelError: the graph does not open or does not run.
         """
+        self._tokens()
         for count in self._graphs.sizes("match"):
-            self.scores("a photo", ["a photo"] * count)
+            for tokens in self._every_length():
+                self._graphs.run("match", {name: np.repeat(row, count, axis=0) for name, row in tokens.items()})
 
     def scores(self, text: str, texts: Sequence[str]) -> PairScores:
         """How well a text matches each of others.
@@ -254,10 +286,11 @@ class TextReranker(_Scorer):
         matching = np.empty(len(texts), dtype=np.float32)
         # Pairs of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda index: len(pairs.encodings[index]))
-        for at in range(0, len(order), self.max_batch):
-            some = order[at : at + self.max_batch]
-            feed, count = self._graphs.filled(pairs.batch(some, multiple_of=_length_step(self._graphs)))
-            matching[some] = _column(self._graphs.run("match", feed)[0], self.name, len(feed["input_ids"]))[:count]
+        batch = self.max_batch  # which is another one once a run has shown that there is no GPU
+        for at in range(0, len(order), batch):
+            some = order[at : at + batch]
+            feed, count = self._graphs.filled(self._graphs.padded(pairs.batch(some), self.manifest.text))
+            matching[some] = self._column(self._graphs.run("match", feed)[0], len(feed["input_ids"]))[:count]
         return PairScores(matching, None, matching, truncated=pairs.truncated)
 
     def _tokens(self) -> PairTokenizer:
@@ -265,79 +298,3 @@ class TextReranker(_Scorer):
             if self._tokenizer is None:
                 self._tokenizer = PairTokenizer(self.bundle)
             return self._tokenizer
-
-
-def load_reranker(settings: Settings, name: str | None = None, *, threads: int | None = None) -> Reranker:
-    """The reranker of pictures by name or folder; `settings.reranker` when none is named.
-
-    `threads` is for each run on the CPU; `settings.threads`, else all cores, when unset.
-
-    Raises:
-        NoReranker: none of that name is installed, or it reranks no pictures.
-        InvalidBundle: it is broken.
-        UsageError, DeviceUnavailable: as for `load_encoder`.
-    """
-    name = name or settings.reranker
-    reranker = load_any(_found(name, settings, "blip2-itm"), settings, threads=threads)
-    if not isinstance(reranker, Reranker):
-        raise _none(f"{name!r} reranks texts, not pictures.", "blip2-itm")
-    return reranker
-
-
-def load_text_reranker(settings: Settings, name: str | None = None, *, threads: int | None = None) -> TextReranker:
-    """The reranker of texts, likewise; `settings.text_reranker` when none is named.
-
-    Raises:
-        NoReranker, InvalidBundle, UsageError, DeviceUnavailable: as for `load_reranker`.
-    """
-    name = name or settings.text_reranker
-    reranker = load_any(_found(name, settings, "cross-encoder"), settings, threads=threads)
-    if not isinstance(reranker, TextReranker):
-        raise _none(f"{name!r} reranks pictures, not texts.", "cross-encoder")
-    return reranker
-
-
-def load_any(bundle: RerankBundle, settings: Settings, *, threads: int | None = None) -> Reranker | TextReranker:
-    """The reranker of a bundle, of pictures or texts, on the devices of the settings.
-
-    Raises:
-        UsageError, DeviceUnavailable: as for `load_encoder`.
-    """
-    plan = plan_of(settings, bundle, threads)
-    return TextReranker(bundle, plan) if bundle.manifest.pixels is None else Reranker(bundle, plan)
-
-
-def _found(name: str, settings: Settings, usual: str) -> RerankBundle:
-    try:
-        find_folder(name, settings)
-    except BundleNotFound as error:
-        if find_known(name) is not None:
-            raise _none(error.message, name) from error
-        others = "Name another (`crosslens models list` shows those that are there)"
-        raise NoReranker(error.message, remedy=f"{others}, or run `crosslens models export {usual}`.") from error
-    try:
-        return find_rerank_bundle(name, settings)
-    except BundleNotFound as error:  # an encoder's
-        raise _none(error.message, usual) from error
-
-
-def _none(message: str, export: str) -> NoReranker:
-    return NoReranker(message, remedy=f"Run `crosslens models export {export}`.")
-
-
-def _length_step(graphs: Graphs) -> int:
-    return _LENGTH_STEP if graphs.is_gpu else 1
-
-
-def _half(rows: Floats) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        half = rows.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise NoFeatures("The features of a picture are not finite in half precision.")
-    return half
-
-
-def _column(scores: Floats, name: str, wanted: int) -> Floats:
-    if scores.shape != (wanted,) or not np.isfinite(scores).all():
-        raise ModelError(f"{name!r} gave {scores.shape} scores, not finite ones of shape ({wanted},).")
-    return scores

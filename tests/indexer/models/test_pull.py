@@ -29,7 +29,7 @@ from indexer.errors import (
 from indexer.models.bundle import find_bundle, list_bundles, load_bundle
 from indexer.models.encoder import Encoder
 from indexer.models.pull import pull
-from indexer.models.rerank.reranker import load_reranker
+from indexer.models.rerank.loading import load_reranker
 from indexer.settings import Settings
 from tests.bundles import make_bundle
 from tests.rerankers import make_reranker

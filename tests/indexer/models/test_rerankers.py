@@ -3,41 +3,30 @@
 import io
 import json
 import shutil
-import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import structlog
 from click.testing import CliRunner
 from PIL import Image
 
 from indexer.cli import main
-from indexer.errors import (
-    BundleNotFound,
-    DeviceUnavailable,
-    GoldenMismatch,
-    InvalidBundle,
-    ModelError,
-    NoFeatures,
-    NoReranker,
-)
+from indexer.errors import BundleNotFound, GoldenMismatch, InvalidBundle, ModelError, NoFeatures, NoReranker
 from indexer.models.bundle import find_bundle, list_bundles, published_files
-from indexer.models.devices import Device, Kind, Plan
 from indexer.models.manifest import write_manifest
 from indexer.models.rerank import graphs as rerank_graphs
 from indexer.models.rerank.bundle import find_rerank_bundle, list_rerank_bundles, load_rerank_bundle
 from indexer.models.rerank.golden import check_golden_pairs
-from indexer.models.rerank.reranker import Features, Reranker, TextReranker, load_reranker, load_text_reranker
+from indexer.models.rerank.loading import load_reranker, load_text_reranker
+from indexer.models.rerank.reranker import Features, Reranker, TextReranker
 from indexer.models.sessions import Graph
 from indexer.settings import Settings
 from tests.bundles import make_bundle
 from tests.rerankers import DEPTH, QUERIES, TOKENS, WIDTH, halves, make_reranker, make_text_reranker
 
-CPU = Device(Kind.CPU)
-CUDA = Device(Kind.CUDA)
 PAIRS = [("red", "blue"), ("blue", "red"), ("green", "green"), ("white", "black"), ("yellow", "purple")]
 
 
@@ -189,14 +178,16 @@ def test_what_a_graph_should_not_give_is_refused(
     with pytest.raises(ModelError) as caught:
         reranker.features(images(1))
     assert isinstance(caught.value, NoFeatures) == (given != "another shape")
+    assert caught.value.remedy == "Run `crosslens models verify blip2-itm`."  # without the name, the encoder is checked
 
 
 @pytest.mark.parametrize("given", [np.array([np.inf], np.float32), np.zeros((1, 2), np.float32)])
 def test_scores_that_are_none_are_refused(reranker: Reranker, monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
     features = reranker.features(images(1))
     monkeypatch.setattr(Graph, "compute", lambda *_: [np.zeros(1, np.float32), given])
-    with pytest.raises(ModelError, match="scores"):
+    with pytest.raises(ModelError, match="scores") as caught:
         reranker.scores("red", features)
+    assert caught.value.remedy == "Run `crosslens models verify blip2-itm`."
 
 
 def test_a_cross_encoder_counts_what_two_texts_have_in_common(texts: TextReranker) -> None:
@@ -265,11 +256,14 @@ def test_a_bundle_of_another_task_is_no_reranker(settings: Settings) -> None:
         (load_reranker, "bridge", "blip2-itm"),
         (load_reranker, "cross-encoder", "blip2-itm"),
         (load_text_reranker, "blip2-itm", "cross-encoder"),
-        (load_reranker, "../elsewhere", "blip2-itm"),
     ):
         with pytest.raises(NoReranker) as caught:
             load(settings, name)
         assert caught.value.remedy == f"Run `crosslens models export {usual}`."
+    with pytest.raises(NoReranker) as caught:
+        load_reranker(settings, "../elsewhere")
+    assert caught.value.remedy.startswith("Name another")
+    assert "`crosslens models export blip2-itm`" in caught.value.remedy
 
 
 def test_a_file_that_was_changed_is_not_used(bundle: Path, tmp_path: Path) -> None:
@@ -310,11 +304,26 @@ def test_other_golden_scores_are_a_mismatch(bundle: Path, tmp_path: Path, which:
         golden = dict(arrays)
     golden[which][1, 1] += wrong
     republish(own, **golden)
-    with pytest.raises(GoldenMismatch, match=f"{which} differs by .* for the golden text 'a photo of blue right'"):
+    found = f"{which} differs by .* for the golden text 'a photo of blue right'"
+    with pytest.raises(GoldenMismatch, match=found) as caught:
         check_golden_pairs(Reranker(load_rerank_bundle(own)))
+    assert "`crosslens models verify blip2-itm --json`" in caught.value.remedy
 
 
-@pytest.mark.parametrize("broken", ["shape", "none", "listing", "picture"])
+def lying() -> bytes:
+    """An archive of arrays, one of which says that it is larger than any memory."""
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2**20)})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("matching.npy", array.getvalue())
+        file.writestr("contrastive.npy", array.getvalue())
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize(
+    "broken", ["shape", "none", "listing", "picture", "no picture", "empty", "no archive", "cut", "lying"]
+)
 def test_broken_golden_files_are_said(bundle: Path, tmp_path: Path, broken: str) -> None:
     own = tmp_path / "own"
     shutil.copytree(bundle, own)
@@ -326,100 +335,19 @@ def test_broken_golden_files_are_said(bundle: Path, tmp_path: Path, broken: str)
         case "listing":
             (own / "golden.json").write_text('{"images": 1, "texts": []}')
             republish(own)
+        case "no picture":
+            (own / "golden" / "sides.png").write_bytes(b"no picture")
+            republish(own)
+        case "empty" | "no archive" | "cut" | "lying":
+            content = {"empty": b"", "no archive": b"PK\3\4 none", "cut": bytes(9), "lying": lying()}[broken]
+            whole = (own / "golden.npz").read_bytes()
+            (own / "golden.npz").write_bytes(whole[: len(whole) // 2] if broken == "cut" else content)
+            republish(own)
         case "picture":
             (own / "golden.json").write_text('{"images": ["../../manifest.json", "sides.png"], "texts": ["a", "b"]}')
             republish(own)
     with pytest.raises(InvalidBundle):
         check_golden_pairs(Reranker(load_rerank_bundle(own)))
-
-
-class _Wrong(Graph):
-    """A graph that computes something else on anything but the CPU."""
-
-    def __init__(self, *arguments: Any) -> None:
-        *others, devices = arguments
-        super().__init__(*others, (CPU,) * len(devices))
-        self.devices = devices
-
-    def compute(self, feed: Any) -> Any:
-        given = super().compute(feed)
-        return given if self.devices == (CPU,) else [each + np.float32(0.1) for each in given]
-
-
-class _Right(_Wrong):
-    """One that computes the same everywhere."""
-
-    def compute(self, feed: Any) -> Any:
-        return Graph.compute(self, feed)
-
-
-def test_a_device_that_scores_otherwise_is_passed_over_or_refused(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rerank_graphs, "Graph", _Wrong)
-    reranker = Reranker(load_rerank_bundle(bundle), Plan(((CUDA,), (CPU,))))
-    assert reranker.is_gpu  # as far as anybody knows
-    with structlog.testing.capture_logs() as logs:
-        check_golden_pairs(reranker)
-    assert reranker.devices == {"vision": "cpu", "match": "cpu"}
-    assert not reranker.is_gpu
-    assert [entry["device"] for entry in logs] == ["cuda:0"]
-    assert "gives other scores here" in logs[0]["reason"]
-    refused = Reranker(load_rerank_bundle(bundle), Plan(((CUDA,),)))
-    for _ in range(2):
-        with pytest.raises(GoldenMismatch):
-            refused.features(images(1))
-
-
-def test_nobody_uses_a_device_before_it_is_proven(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank_graphs, "Graph", _Right)
-    reranker = Reranker(load_rerank_bundle(bundle), Plan(((CUDA,),)))
-    kept = Features(np.zeros((TOKENS, WIDTH), np.float16), np.zeros((QUERIES, DEPTH), np.float16))
-    other = threading.Thread(target=reranker.scores, args=("red left", [kept]))
-    alive: list[bool] = []
-
-    def prove() -> None:
-        other.start()
-        other.join(0.05)  # it would be over by then
-        alive.append(other.is_alive())
-
-    monkeypatch.setattr(reranker._graphs, "_prove", prove)
-    reranker.scores("red left", [kept])
-    other.join(60)
-    assert alive == [True]
-    assert not other.is_alive()
-
-
-def test_a_device_that_is_not_there_is_passed_over(cross: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plan, "providers", lambda self, device: [("CPUExecutionProvider", {})])
-    texts = TextReranker(load_rerank_bundle(cross), Plan(((CUDA,), (CPU,))))
-    assert texts.scores("cat", ["cat"]).score[0] == pytest.approx(0.9)
-    assert texts.devices == {"match": "cpu"}
-    with pytest.raises(DeviceUnavailable):
-        TextReranker(load_rerank_bundle(cross), Plan(((CUDA,),))).scores("cat", ["cat"])
-
-
-def test_a_gpu_gets_batches_of_few_sizes_and_gives_the_same(
-    bundle: Path, cross: Path, monkeypatch: pytest.MonkeyPatch, runs: list[dict[str, Any]]
-) -> None:
-    pictures, passages = images(21), ["cat and dog"[: at % 12] for at in range(21)]
-    on_cpu = Reranker(load_rerank_bundle(bundle))
-    expected = on_cpu.scores("red left", on_cpu.features(pictures)).score
-    expected_texts = TextReranker(load_rerank_bundle(cross)).scores("cat", passages).score
-    monkeypatch.setattr(rerank_graphs, "Graph", _Right)
-    reranker = Reranker(load_rerank_bundle(bundle), Plan(((CUDA,),)))
-    reranker.features(images(1))  # proves the device
-    runs.clear()
-    assert np.allclose(reranker.scores("red left", reranker.features(pictures)).score, expected, atol=1e-5)
-    assert [feed["pixels"].shape[0] for feed in runs if "pixels" in feed] == [32]
-    assert [feed["rows"].shape[0] for feed in runs if "rows" in feed] == [32]
-    assert {feed["input_ids"].shape for feed in runs if "rows" in feed} == {(1, 8)}
-    texts = TextReranker(load_rerank_bundle(cross), Plan(((CUDA,),)))
-    assert np.allclose(texts.scores("cat", passages).score, expected_texts, atol=1e-5)
-    runs.clear()
-    reranker.warm_up()
-    assert [len(feed["pixels"]) for feed in runs if "pixels" in feed] == [1, 2, 4, 8, 16, 32]
-    assert [len(feed["rows"]) for feed in runs if "rows" in feed] == [1, 2, 4, 8, 16, 32]
 
 
 def test_the_wrong_kind_of_bundle_is_refused(bundle: Path, cross: Path) -> None:

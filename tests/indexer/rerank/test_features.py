@@ -123,6 +123,27 @@ def test_the_longest_unused_leave_the_disk_first(reranker: Reranker, settings: S
     assert sum(path.stat().st_size for path in files(settings)) <= 10 * ON_DISK
 
 
+def test_what_is_for_later_is_on_disk_alone(cache: FeatureCache, reranker: Reranker, settings: Settings) -> None:
+    cache.write(key(1), features(1))
+    assert cache.nbytes == 0
+    assert cache.has(key(1))
+    assert same(FeatureCache(reranker, settings).get(key(1)), features(1))
+
+
+@pytest.mark.parametrize("cap", [0, 5 * ON_DISK])
+def test_what_was_kept_under_a_larger_cap_goes(
+    cache: FeatureCache, reranker: Reranker, settings: Settings, cap: int
+) -> None:
+    for number in range(10):
+        cache.put(key(number), features(number))
+    FeatureCache(reranker, settings.model_copy(update={"rerank_cache_bytes": 11 * ON_DISK})).trim()
+    assert len(files(settings)) == 10
+    smaller = FeatureCache(reranker, settings.model_copy(update={"rerank_cache_bytes": cap}))
+    smaller.trim()
+    assert sum(path.stat().st_size for path in files(settings)) <= cap
+    assert smaller.takes == bool(cap)
+
+
 def test_what_is_used_from_memory_alone_is_used_on_disk_too(cache: FeatureCache, settings: Settings) -> None:
     cache.put(key(1), features(1))
     (path,) = files(settings)
@@ -190,6 +211,7 @@ def test_a_disk_that_is_full_is_a_warning_and_no_error(
             cache.put(key(number), features(number))
     assert [entry["event"] for entry in logs] == ["features not kept on disk"]  # once, not once a picture
     assert len(writes) == 1
+    assert not cache.takes
     assert same(cache.get(key(7)), features(7))
 
 
