@@ -76,7 +76,7 @@ def certify(folder: Path, reference: str, precision: Precision, bound: float) ->
         reference=reference,
         precision=precision,
         bound=bound,
-        images=image_cosines(golden, bundle.manifest.pixels, encoder.encode_images),
+        images=image_cosines(golden, bundle.manifest, encoder.encode_images),
         texts=text_cosines(golden, lambda texts: encoder.encode_texts(texts).vectors),
     )
     tower, name, cosine = certificate.worst()

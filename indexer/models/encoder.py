@@ -209,7 +209,7 @@ class Encoder:
         if any(device.kind is not Kind.CPU for device in devices):
             golden = read_golden(self.bundle)
             if which == "image":
-                cosines = image_cosines(golden, self.pixels, lambda images: self._run_images(tower, images), 1)
+                cosines = image_cosines(golden, self.manifest, lambda images: self._run_images(tower, images), 1)
             else:
                 tokenizer = Tokenizer(self.bundle)
                 cosines = text_cosines(golden, lambda texts: self._run_texts(tokenizer, tower, texts)[0], 1)

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import GoldenMismatch, InvalidBundle
+from indexer.errors import GoldenMismatch, InvalidBundle, MediaError, ModelError
 from indexer.media.decode import Decoded, decode
 from indexer.models.bundle import Bundle
-from indexer.models.manifest import GOLDEN_FILE, PixelRecipe, Tower
+from indexer.models.manifest import GOLDEN_FILE, Manifest, Tower
 from indexer.models.preprocess import decode_target
 
 if TYPE_CHECKING:
     from indexer.models.encoder import Encoder
 
 LISTING_FILE = "golden.json"
+_MOST_PIXELS = 10**8
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def read_golden(bundle: Bundle) -> Golden:
     Raises:
         InvalidBundle: a file is missing, changed, or not what it should be.
     """
-    try:
+    with parsing(bundle.manifest.name):
         listing = json.loads(bundle.path(LISTING_FILE).read_bytes())
         names = [str(name) for name in listing["images"]]
         with np.load(io.BytesIO(bundle.path(GOLDEN_FILE).read_bytes()), allow_pickle=False) as arrays:
@@ -70,11 +72,9 @@ def read_golden(bundle: Bundle) -> Golden:
                 names=names,
                 images=[bundle.path(f"golden/{name}").read_bytes() for name in names],
                 texts=[str(text) for text in listing["texts"]],
-                image_vectors=arrays["image"],
-                text_vectors=arrays["text"],
+                image_vectors=np.asarray(arrays["image"], dtype=np.float32),
+                text_vectors=np.asarray(arrays["text"], dtype=np.float32),
             )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidBundle(f"The golden files of {bundle.manifest.name!r} do not parse: {error}.") from error
     shapes = (golden.image_vectors.shape, golden.text_vectors.shape)
     dimension = bundle.manifest.dimension
     if shapes != ((len(golden.images), dimension), (len(golden.texts), dimension)) or not golden.texts:
@@ -82,6 +82,33 @@ def read_golden(bundle: Bundle) -> Golden:
     if "image" in bundle.manifest.towers and not golden.images:
         raise InvalidBundle(f"{bundle.manifest.name!r} has an image tower, and no golden image.")
     return golden
+
+
+@contextmanager
+def parsing(bundle: str) -> Iterator[None]:
+    """Whatever goes wrong with a bundle's golden files in here is the bundle's fault.
+
+    Raises:
+        InvalidBundle: in place of that.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # what a ZIP archive of arrays that somebody damaged raises has no common base
+        raise InvalidBundle(f"The golden files of {bundle!r} do not parse: {error!r:.200}.") from error
+
+
+def golden_picture(bundle: str, name: str, data: bytes, target: int) -> Decoded:
+    """A golden image, decoded.
+
+    Raises:
+        InvalidBundle: it is none.
+    """
+    try:
+        return decode(data, target=target, max_pixels=_MOST_PIXELS)
+    except MediaError as error:
+        raise InvalidBundle(f"The golden image {name!r} of {bundle!r} is none: {error.message}") from error
 
 
 def check_golden(encoder: Encoder, *, canary: bool = False) -> GoldenReport:
@@ -94,7 +121,7 @@ def check_golden(encoder: Encoder, *, canary: bool = False) -> GoldenReport:
     golden = read_golden(encoder.bundle)
     count = 1 if canary else None
     report = GoldenReport(
-        images=image_cosines(golden, encoder.manifest.pixels, encoder.encode_images, count),
+        images=image_cosines(golden, encoder.manifest, encoder.encode_images, count),
         texts=text_cosines(golden, lambda texts: encoder.encode_texts(texts).vectors, count),
     )
     require(encoder.bundle, {"image": report.images, "text": report.texts})
@@ -103,16 +130,19 @@ def check_golden(encoder: Encoder, *, canary: bool = False) -> GoldenReport:
 
 def image_cosines(
     golden: Golden,
-    recipe: PixelRecipe | None,
+    manifest: Manifest,
     encode: Callable[[list[Decoded]], NDArray[np.float32]],
     count: int | None = None,
 ) -> dict[str, float]:
     """Cosines of the first `count` golden images (all by default), by name."""
-    if recipe is None:
+    if manifest.pixels is None:
         return {}
-    target = decode_target(recipe)
+    target = decode_target(manifest.pixels)
     # One by one: some are large, and what a picture's vector is must not hang on what else is in its batch.
-    vectors = [encode([decode(data, target=target, max_pixels=10**8)])[0] for data in golden.images[:count]]
+    vectors = [
+        encode([golden_picture(manifest.name, name, data, target)])[0]
+        for name, data in list(zip(golden.names, golden.images, strict=True))[:count]
+    ]
     return _cosines(golden.names, vectors, golden.image_vectors)
 
 

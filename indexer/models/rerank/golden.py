@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import GoldenMismatch, InvalidBundle, MediaError, ModelError
-from indexer.media.decode import decode
-from indexer.models.golden import LISTING_FILE
+from indexer.errors import GoldenMismatch, InvalidBundle
+from indexer.models.golden import LISTING_FILE, golden_picture, parsing
 from indexer.models.manifest import GOLDEN_FILE
 from indexer.models.preprocess import decode_target
 from indexer.models.rerank.bundle import RerankBundle
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from indexer.models.rerank.reranker import PairScores, Reranker, TextReranker
 
 Floats = NDArray[np.float32]
-
-_MOST_PIXELS = 10**8
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def read_golden_pairs(bundle: RerankBundle) -> GoldenPairs:
         InvalidBundle: a file is missing, changed, or not what it should be.
     """
     of_pictures = bundle.manifest.pixels is not None
-    try:
+    with parsing(bundle.manifest.name):
         listing = json.loads(bundle.path(LISTING_FILE).read_bytes())
         names = [str(name) for name in listing["images" if of_pictures else "passages"]]
         with np.load(io.BytesIO(bundle.path(GOLDEN_FILE).read_bytes()), allow_pickle=False) as arrays:
@@ -81,10 +78,6 @@ def read_golden_pairs(bundle: RerankBundle) -> GoldenPairs:
                 matching=np.asarray(arrays["matching"], dtype=np.float32),
                 contrastive=np.asarray(arrays["contrastive"], dtype=np.float32) if of_pictures else None,
             )
-    except ModelError:
-        raise
-    except Exception as error:  # what a ZIP archive of arrays that somebody damaged raises has no common base
-        raise InvalidBundle(f"The golden files of {bundle.manifest.name!r} do not parse: {error!r:.200}.") from error
     shape = (len(golden.names), len(golden.texts))
     shapes = {scores.shape for scores in (golden.matching, golden.contrastive) if scores is not None}
     if shapes != {shape} or 0 in shape:
@@ -136,11 +129,7 @@ def _scores(
     target = decode_target(reranker.pixels)
     features = []
     for name, data in zip(golden.names[:count], golden.images, strict=False):  # one by one: some are large
-        try:
-            picture = decode(data, target=target, max_pixels=_MOST_PIXELS)
-        except MediaError as error:
-            raise InvalidBundle(f"The golden image {name!r} of {reranker.name!r} is none: {error.message}") from error
-        features += reranker.features([picture])
+        features += reranker.features([golden_picture(reranker.name, name, data, target)])
     return [reranker.scores(text, features) for text in texts]
 
 

@@ -1,5 +1,6 @@
 """Bundles, tokens and vectors: what is broken is refused, what is whole finds colours by name."""
 
+import hashlib
 import json
 import shutil
 import threading
@@ -131,6 +132,19 @@ def test_golden_vectors_catch_another_encoder(own: Path, tmp_path: Path) -> None
     mine = json.loads((own / "manifest.json").read_text())["files"]
     change_manifest(own, files={**mine, "golden.npz": files["golden.npz"]})
     with pytest.raises(GoldenMismatch):
+        check_golden(Encoder(load_bundle(own)))
+
+
+@pytest.mark.parametrize("name", ["golden.json", "golden.npz", "picture"])
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 none", b"{}"])
+def test_golden_files_that_are_none_are_said(own: Path, name: str, content: bytes) -> None:
+    manifest = json.loads((own / "manifest.json").read_text())
+    if name == "picture":
+        name = next(each for each in manifest["files"] if each.startswith("golden/"))
+    (own / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    change_manifest(own, files={**manifest["files"], name: entry})
+    with pytest.raises(InvalidBundle, match="golden"):
         check_golden(Encoder(load_bundle(own)))
 
 
