@@ -19,9 +19,8 @@ import structlog
 
 from indexer.errors import ModelError, NoReranker, RerankerAway
 from indexer.items import Kind, Modality
-from indexer.models.devices import cpu_count
-from indexer.rerank.comparing import Compared, Comparer, Elsewhere, Match, Text
-from indexer.rerank.walk import InTurn, Turns, walk
+from indexer.rerank.comparing import Compared, Elsewhere, Match, Text
+from indexer.rerank.walk import DeviceTurns, Turns, Walk
 
 if TYPE_CHECKING:
     from indexer.rerank.rerankers import Rerankers
@@ -39,9 +38,9 @@ _log = structlog.get_logger("rerank")
 class Reranking:
     """Reranks for all searches of a process. Thread-safe.
 
-    On a CPU as many batches run at once as there are processors, on a GPU one; a search waits for its turn until its
-    time is up. `patient`: models that are not open are waited for before the clock starts, as a single command does,
-    while a server tells whoever asks first to ask again. `clock` is in seconds.
+    A search waits for its turns on the device, which are `DeviceTurns` unless given, until its time is up. `patient`:
+    models that are not open are waited for before the clock starts, as a single command does, while a server tells
+    whoever asks first to ask again. `clock` is in seconds.
     """
 
     def __init__(
@@ -54,8 +53,8 @@ class Reranking:
     ) -> None:
         self._rerankers = rerankers
         self._patient = patient
-        self._on_cpu = turns or InTurn(cpu_count())
-        self._on_gpu = turns or InTurn()
+        self._turns = turns
+        self._turns_by_device = DeviceTurns()
         self._clock = clock
 
     def check(self, kind: Kind | None) -> None:
@@ -63,7 +62,7 @@ class Reranking:
 
         Raises:
             NoReranker: no model for that is installed.
-            InvalidBundle, UnknownRecipe: one is, and is broken, or for a newer version.
+            InvalidBundle, UnknownRecipe: none is that could be used: one is broken, or for a newer version.
         """
         self.installed(["image", "text"] if kind is None else [kind.modality])
 
@@ -72,7 +71,8 @@ class Reranking:
         missing = {modality: self._missing(modality) for modality in modalities}
         if found := [modality for modality, error in missing.items() if error is None]:
             return found
-        raise next(error for error in missing.values() if error is not None)
+        errors = [error for error in missing.values() if error is not None]
+        raise next((error for error in errors if not isinstance(error, NoReranker)), errors[0])
 
     def rerank(self, ranking: Ranking, asked: Rerank, *, most_ms: float = math.inf) -> None:
         """Put the best of a ranked list in another order, within the deadline asked for and `most_ms`.
@@ -99,11 +99,11 @@ class Reranking:
                 self._note(error, modality, ranking)
                 continue
             for place, chosen in zip(some, done.order, strict=True):
-                match = done.matches[chosen] if ranking.request.explain else None
+                match = done.found.get(chosen) if ranking.request.explain else None
                 ranking.ranked[place] = replace(before[chosen], rerank=_explained(match, some[chosen]))
             ranking.reranked += done.scored
             ranking.warnings += _cautions(modality, done)
-            late = late or done.reached < len(some)
+            late = late or (len(done.found) < done.count and not done.hindered)
         if late:
             wanted = sum(len(places[modality]) for modality in ready)
             ranking.warnings.append(
@@ -123,24 +123,19 @@ class Reranking:
         comparer = self._rerankers.of(modality)
         if isinstance(comparer, Elsewhere):
             return comparer.compare_list(texts, items, seconds)
+        found: dict[int, Match | None] = {}
         truncated = False
+        turns = self._turns or self._turns_by_device.of(comparer.model)
+        for batch in comparer.compare(texts, items, Walk(seconds, turns, self._clock)):
+            found |= batch.found
+            truncated = truncated or batch.truncated
+        return Compared(len(items), found, truncated)
 
-        def batch(some: Sequence[Stored], left: float) -> list[Match | None]:
-            nonlocal truncated
-            matches = comparer.compare(texts, some, left)
-            truncated = truncated or matches.truncated
-            return matches.found
-
-        found = walk(items, batch, seconds, comparer.model.max_batch, self._clock, self._turns(comparer))
-        return Compared([*found, *[None] * (len(items) - len(found))], len(found), truncated)
-
-    def _turns(self, comparer: Comparer) -> Turns:
-        return self._on_gpu if comparer.model.is_gpu else self._on_cpu
-
-    def _missing(self, modality: Modality) -> NoReranker | None:
+    def _missing(self, modality: Modality) -> ModelError | None:
+        """Why nothing of a modality can be reranked; None if it can."""
         try:
             self._rerankers.of(modality)
-        except NoReranker as error:
+        except ModelError as error:
             return error
         return None
 
@@ -151,8 +146,12 @@ class Reranking:
             places[each.hit.record.kind.modality].append(place)
         for modality, some in list(places.items()):
             missing = self._missing(modality) if some else None
-            if missing is not None:
+            if isinstance(missing, NoReranker):
                 ranking.warnings.append(_kept(modality, f"no model that reranks them is installed. {missing.remedy}"))
+            elif missing is not None:
+                _log.error("not reranked", modality=modality, code=missing.code, reason=missing.message)
+                why = f"the model that reranks them cannot be used ({missing.code}). {missing.remedy}"
+                ranking.warnings.append(_kept(modality, why))
             if missing is not None or not some:
                 del places[modality]
         return places
@@ -169,7 +168,7 @@ class Reranking:
 
     def _note(self, error: ModelError, modality: Modality, ranking: Ranking) -> None:
         if isinstance(error, RerankerAway):  # whose line logs it once, not at every search
-            ranking.warnings.append(_kept(modality, error.message[:1].lower() + error.message[1:]))
+            ranking.warnings.append(_kept(modality, _within(error.message)))
             return
         _log.error("not reranked", modality=modality, code=error.code, reason=error.message)
         ranking.warnings.append(_kept(modality, "the model that reranks them does not run; the log says why."))
@@ -193,11 +192,19 @@ def _kept(modality: Modality, why: str) -> str:
     return f"{_WORDS[modality]} keep their order: {why}"
 
 
+def _within(sentence: str) -> str:
+    """A sentence as it stands behind a colon."""
+    return sentence[:1].lower() + sentence[1:]
+
+
 def _cautions(modality: Modality, done: Compared) -> list[str]:
     said = []
-    if unseen := done.reached - done.scored:
-        some = "1 picture" if unseen == 1 else f"{unseen} pictures"
-        said.append(f"{some} could not be looked at (gone, damaged or too slow to come): behind those reranked.")
+    if done.gone:
+        some = "1 picture" if done.gone == 1 else f"{done.gone} pictures"
+        said.append(f"{some} could not be looked at (gone or damaged): behind those reranked.")
+    if done.hindered:
+        some = f"Reranked {done.scored} of {done.count} {_WORDS[modality].lower()}"
+        said.append(f"{some}, and the others keep their order: {_within(done.hindered)}")
     if done.truncated and modality == "image":
         said.append("The query is longer than the reranker reads: its end was cut off.")
     elif done.truncated:

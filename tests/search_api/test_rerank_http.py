@@ -12,6 +12,7 @@ from flask import Flask
 from jsonschema import Draft202012Validator
 
 from indexer.errors import NoReranker
+from indexer.models.rerank.reranker import Reranker
 from indexer.moderation.policy_file import parse_policy
 from indexer.moderation.stored import put_policy
 from indexer.settings import Settings
@@ -161,6 +162,53 @@ def test_features_that_are_kept_go_with_their_item(client: Any, settings: Settin
     assert kept() == 0
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Reranker]:
+    """The models that are made from now on; each has sessions of its own."""
+    models: list[Reranker] = []
+    real = Reranker.__init__
+
+    def noted(self: Reranker, *arguments: Any) -> None:
+        models.append(self)
+        real(self, *arguments)
+
+    monkeypatch.setattr(Reranker, "__init__", noted)
+    return models
+
+
+def test_uploads_are_looked_at_by_the_model_of_the_searches(
+    client: Any, app: Flask, settings: Settings, made: list[Reranker]
+) -> None:
+    install(settings)
+    made.clear()
+    client.put("/v1/collections/media", json={"rerank_features": True})
+    upload(client, "white-red")
+    assert len([path for path in settings.rerank_folder.rglob("*") if path.is_file()]) == 1
+    assert search(client)["reranked"] == len(SIDES) + 1
+    upload(client, "white-blue")
+    services: Services = app.extensions["crosslens"]
+    assert made == [services.rerankers.of("image").model]
+
+
+def test_where_reranking_is_the_workers_uploads_open_no_model(settings: Settings, made: list[Reranker]) -> None:
+    install(settings)
+    made.clear()
+    elsewhere = settings.model_copy(update={"rerank_in": "worker", "redis_url": "redis://127.0.0.1:1"})
+    services = Services(elsewhere)
+    client = create_app(settings, services).test_client()
+    assert client.put("/v1/collections/media", json={"rerank_features": True}).status_code == 201
+    upload(client, "white-red")
+    assert made == []
+    services.close()
+
+
+def upload(client: Any, name: str) -> None:
+    left, right = name.split("-")
+    data = {"file": (io.BytesIO(halves(left, right)), f"{name}.png")}
+    answer = client.post("/v1/collections/media/items", data=data, content_type="multipart/form-data")
+    assert answer.status_code == 201, answer.data
+
+
 def test_whether_features_are_computed_at_ingest_is_kept_with_the_collection(client: Any) -> None:
     media = "/v1/collections/media"
     assert client.get(media).get_json()["rerank_features"] is False
@@ -223,9 +271,9 @@ def test_what_a_visitor_may_not_see_is_neither_compared_nor_counted(
     pictures = type(services.rerankers.of("image"))
     compare = pictures.compare
 
-    def noted(self: Any, texts: Any, items: Any, seconds: float) -> Any:
+    def noted(self: Any, texts: Any, items: Any, walk: Any) -> Any:
         compared.extend(item.record.name for item in items)
-        return compare(self, texts, items, seconds)
+        return compare(self, texts, items, walk)
 
     monkeypatch.setattr(pictures, "compare", noted)
     body = {"query": [{"text": "red left"}], "kind": "image", "rerank": PATIENT}

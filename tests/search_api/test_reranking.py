@@ -2,20 +2,20 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.errors import EncoderFailed, InvalidRequest, NoReranker
+from indexer.errors import EncoderFailed, InvalidBundle, InvalidRequest, ModelError, NoReranker, UnknownRecipe
 from indexer.items import Kind, Location, Modality, Record, now, point_id, to_payload
 from indexer.models.encoder import Encoder
-from indexer.models.rerank.reranker import PairScores
-from indexer.rerank.comparing import Compared, Comparer, Match, Matches, Text, _mean
-from indexer.rerank.walk import InTurn
+from indexer.rerank.comparing import Batch, Compared, Comparer, Elsewhere, Match, Text
+from indexer.rerank.walk import InTurn, Walk
 from indexer.settings import Settings
 from indexer.store import Collection, Stored, open_store
 from indexer.store.collection import Point
@@ -74,6 +74,7 @@ class Judge:
 
     max_batch = 8
     is_gpu = False
+    devices: ClassVar[dict[str, str]] = {}
 
     def __init__(self, clock: Clock | None = None, seconds: float = 0.0) -> None:
         self.clock = clock or Clock()
@@ -81,21 +82,29 @@ class Judge:
         self.batches: list[list[str]] = []
         self.texts: list[tuple[str, float]] = []
         self.gone: set[str] = set()
+        self.slow: set[str] = set()
+        """Those that do not come in time."""
         self.fails = False
 
     @property
     def model(self) -> Any:
         return self
 
-    def compare(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Matches:
-        if self.fails:
-            raise EncoderFailed("The session is lost.")
-        assert seconds > 0
-        self.clock.now += self.seconds
+    def compare(self, texts: Sequence[Text], items: Sequence[Stored], walk: Walk) -> Iterator[Batch]:
         self.texts = [(each.text, each.weight) for each in texts]
         names = [item.record.text or Path(item.record.locations[0].source).stem for item in items]
+        for at in range(0, len(names), self.max_batch):
+            some = names[at : at + self.max_batch]
+            if walk.run(partial(self.score, some)) is None:
+                return
+            matches = {place: None if name in self.gone else match(name) for place, name in enumerate(some, at)}
+            yield Batch({place: each for place, each in matches.items() if names[place] not in self.slow})
+
+    def score(self, names: list[str]) -> None:
+        if self.fails:
+            raise EncoderFailed("The session is lost.")
+        self.clock.now += self.seconds
         self.batches.append(names)
-        return Matches([None if name in self.gone else match(name) for name in names], truncated=False)
 
     @property
     def seen(self) -> list[str]:
@@ -288,9 +297,10 @@ def test_time_that_is_up_leaves_the_rest_in_its_order(seconds: float, deadline: 
     named: Any = [Named(name) for name in items]
     done = reranking(Installed(image=judge), clock).compare("image", [Text("x", 1.0)], named, deadline / 1000)
     assert clock.now - 100.0 <= deadline / 1000 + seconds + 1e-9  # one batch late at most
-    assert done.reached == min(60, 8 * len(judge.batches))
+    reached = len(done.found)
+    assert reached == min(60, 8 * len(judge.batches))
     placed = [items[place] for place in done.order]
-    assert placed == items[: done.reached][::-1] + items[done.reached :]
+    assert placed == items[:reached][::-1] + items[reached:]
 
 
 class Crowd:
@@ -322,8 +332,8 @@ def test_five_hundred_searches_in_a_crowd_are_late_by_no_more_than_a_batch() -> 
         done = reranking(Installed(image=judge), clock, turns=crowd).compare("image", [Text("x", 1.0)], items, deadline)
         assert clock.now - 100.0 <= deadline + judge.seconds + 1e-9
         assert crowd.taken == 0
-        assert done.reached == min(50, 8 * len(judge.batches))
-        cut_short += done.reached < 50
+        assert done.scored == min(50, 8 * len(judge.batches))
+        cut_short += done.scored < 50
     assert 100 < cut_short < 500
 
 
@@ -373,14 +383,14 @@ def test_no_more_run_at_once_than_there_are_turns(collection: Collection, encode
     met = threading.Barrier(2)
 
     class Counted(Judge):
-        def compare(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Matches:
+        def score(self, names: list[str]) -> None:
             nonlocal at_work, most
             with lock:
                 at_work += 1
                 most = max(most, at_work)
             met.wait(30)  # two are inside at the same time, or this test fails
             try:
-                return super().compare(texts, items, seconds)
+                super().score(names)
             finally:
                 with lock:
                     at_work -= 1
@@ -441,6 +451,110 @@ def test_pictures_that_are_gone_stand_behind_those_reranked(collection: Collecti
     assert answer.warnings[0].startswith("2 pictures could not be looked at")
 
 
+def test_what_did_not_come_in_time_keeps_its_place_and_is_not_called_gone(
+    collection: Collection, encoder: Encoder
+) -> None:
+    judge = Judge()
+    engine = engine_of(collection, encoder, reranking(Installed(image=judge)))
+    before = names(ask(engine, rerank=None, limit=COUNT))
+    judge.slow = set(before[:8]) - {before[5]}
+    answer = ask(engine, rerank={"top": 8}, limit=COUNT, explain=True)
+    assert names(answer) == before, "of one that was compared nothing is known but its own score"
+    assert answer.reranked == 1
+    assert answer.warnings == ["Reranked 1 of 8 within 300 ms: the others keep their order."]
+    assert [place for place, each in enumerate(answer.results) if each.rerank] == [5]
+    judge.slow, judge.gone = {before[0], before[3]}, {before[1]}
+    answer = ask(engine, rerank={"top": 5}, limit=COUNT)
+    first, second = best_first([before[2], before[4]])
+    assert names(answer)[:5] == [before[0], first, second, before[3], before[1]]
+    assert answer.warnings == [
+        "1 picture could not be looked at (gone or damaged): behind those reranked.",
+        "Reranked 2 of 5 within 300 ms: the others keep their order.",
+    ]
+
+
+class Hindered(Elsewhere):
+    """A worker that fails in the middle."""
+
+    def compare_list(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Compared:
+        scores = {at: match(Path(items[at].record.locations[0].source).stem) for at in range(3)}
+        return Compared(len(items), scores, hindered="No worker that reranks is there.")
+
+
+def test_what_else_than_the_time_was_short_is_said(collection: Collection, encoder: Encoder) -> None:
+    engine = engine_of(collection, encoder, reranking(Installed(image=Hindered())))  # type: ignore[arg-type]
+    answer = ask(engine, rerank={"top": 10}, limit=COUNT)
+    assert answer.reranked == 3
+    assert answer.warnings == [
+        "Reranked 3 of 10 pictures, and the others keep their order: no worker that reranks is there."
+    ]
+
+
+class Broken(Installed):
+    """What is not there is broken."""
+
+    def __init__(self, error: ModelError, **comparers: Comparer) -> None:
+        super().__init__(**comparers)
+        self.error = error
+
+    def of(self, modality: Modality) -> Comparer:
+        if modality not in self.comparers:
+            raise self.error
+        return self.comparers[modality]
+
+
+@pytest.mark.parametrize("error", [InvalidBundle("/srv/cross-encoder is cut off."), UnknownRecipe("No such recipe.")])
+def test_a_broken_model_of_one_kind_hinders_not_the_other(
+    collection: Collection, encoder: Encoder, error: ModelError
+) -> None:
+    engine = engine_of(collection, encoder, reranking(Broken(error, image=Judge())))
+    answer = ask(engine, kind=None, limit=COUNT)
+    assert answer.reranked == COUNT
+    (warning,) = answer.warnings
+    assert warning.startswith(f"Texts keep their order: the model that reranks them cannot be used ({error.code}).")
+    assert error.remedy in warning
+    assert "/srv" not in warning  # what is wrong inside is the log's
+    assert ask(engine).warnings == []
+    with pytest.raises(type(error)):
+        ask(engine, kind="text")
+    with pytest.raises(type(error)):  # rather than that the other is not installed
+        reranking(Half(error)).check(None)
+
+
+class Half(Broken):
+    """One is missing, the other broken."""
+
+    def of(self, modality: Modality) -> Comparer:
+        if modality == "image":
+            raise NoReranker("None.")
+        raise self.error
+
+
+def test_a_search_that_waits_for_slow_originals_keeps_nobody_from_reranking(
+    collection: Collection, encoder: Encoder
+) -> None:
+    waits, goes_on = threading.Event(), threading.Event()
+
+    class Waiting(Judge):
+        def compare(self, texts: Sequence[Text], items: Sequence[Stored], walk: Walk) -> Iterator[Batch]:
+            waits.set()
+            assert goes_on.wait(60)
+            yield from super().compare(texts, items, walk)
+
+    turns = InTurn()
+    slow, quick = (
+        engine_of(collection, encoder, Reranking(Installed(image=judge), turns=turns))  # type: ignore[arg-type]
+        for judge in (Waiting(), Judge())
+    )
+    patient = {"deadline_ms": 60_000}
+    thread = threading.Thread(target=ask, args=(slow,), kwargs={"rerank": patient})
+    thread.start()
+    assert waits.wait(60)
+    assert ask(quick, rerank=patient).reranked == COUNT
+    goes_on.set()
+    thread.join(60)
+
+
 def test_a_batch_of_searches_is_reranked_each_for_itself(collection: Collection, encoder: Encoder) -> None:
     clock = Clock()
     judge = Judge(clock, 0.01)
@@ -495,30 +609,3 @@ def test_the_searches_of_a_batch_have_no_more_time_than_one_may_have(
 def test_what_makes_no_sense_is_refused(body: dict[str, Any], what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
         SearchRequest.parse({"query": [{"text": "red"}], **body})
-
-
-def test_several_texts_count_by_their_weights() -> None:
-    def scores(*values: float) -> PairScores:
-        given = np.array(values, np.float32)
-        tenth = np.float32(0.1)
-        return PairScores(given, given * tenth, given * (1 + tenth), truncated=False)
-
-    texts = [Text("a", 1.0), Text("b", 3.0)]
-    matches, truncated = _mean(texts, [scores(1, 2), scores(5, -2)])
-    assert [each.matching for each in matches] == pytest.approx([4, -1])
-    assert [each.contrastive for each in matches] == pytest.approx([0.4, -0.1])
-    assert [each.score for each in matches] == pytest.approx([4.4, -1.1])
-    assert not truncated
-    huge, _ = _mean([Text("a", 1e308), Text("b", 1e308)], [scores(1), scores(2)])
-    assert huge[0].matching == pytest.approx(1.5)
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(-50, 50)), max_size=30))
-def test_the_order_is_a_permutation_with_the_scored_first(scores: list[float | None]) -> None:
-    done = Compared([None if each is None else Match(each, None, each) for each in scores], len(scores))
-    order = done.order
-    assert sorted(order) == list(range(len(scores)))
-    behind = [place for place in order if scores[place] is None]
-    assert order[len(order) - len(behind) :] == behind == sorted(behind)
-    values = [scores[place] for place in order[: len(order) - len(behind)]]
-    assert values == sorted(values, reverse=True)  # type: ignore[type-var]

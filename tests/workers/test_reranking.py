@@ -9,13 +9,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis
 import pytest
 import redis
+import structlog
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +26,10 @@ from indexer.cli import main
 from indexer.errors import EncoderFailed, NoReranker, RerankerAway, UsageError
 from indexer.items import Kind, Location, Modality, Record, now, sha256_hex
 from indexer.media.originals import Originals
-from indexer.rerank.comparing import Comparer, Match, Matches, Text
+from indexer.rerank.comparing import Batch, Comparer, Match, Text
 from indexer.rerank.features import feature_key
 from indexer.rerank.rerankers import Rerankers
+from indexer.rerank.walk import InTurn, Walk
 from indexer.settings import Settings
 from indexer.store.points import Stored
 from tests.rerankers import halves, make_reranker, make_text_reranker
@@ -39,9 +42,11 @@ from workers.rerank import line as line_module
 from workers.rerank.elsewhere import WorkerRerankers
 from workers.rerank.line import Line
 from workers.rerank.messages import (
+    HURRIED_MS,
     MOST_BYTES,
     MOST_ITEMS,
     MOST_WAITING,
+    QUEUES,
     WORKERS,
     Answer,
     Item,
@@ -54,7 +59,7 @@ from workers.rerank.messages import (
     request_key,
     written,
 )
-from workers.rerank.worker import RerankWorker
+from workers.rerank.worker import AT_ONCE, HURRIED, RerankWorker
 
 COLOURS = ("red", "green", "blue")
 TEXTS = [Text("red left", 1.0), Text("blue right", 0.5)]
@@ -138,6 +143,7 @@ class Judge:
 
     max_batch = 4
     is_gpu = False
+    devices: ClassVar[dict[str, str]] = {}
     name = "judge"
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -148,10 +154,16 @@ class Judge:
     def model(self) -> Any:
         return self
 
-    def compare(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Matches:
-        self.batches.append(len(items))
+    def compare(self, texts: Sequence[Text], items: Sequence[Stored], walk: Walk) -> Iterator[Batch]:
+        for at in range(0, len(items), self.max_batch):
+            count = len(items[at : at + self.max_batch])
+            if (ran := walk.run(partial(self.score, count))) is None:
+                return
+            yield Batch(dict.fromkeys(range(at, at + count), FIRST), seconds=ran.seconds)
+
+    def score(self, count: int) -> None:
+        self.batches.append(count)
         self.meanwhile()
-        return Matches([FIRST] * len(items), truncated=False)
 
 
 class Installed:
@@ -184,12 +196,15 @@ def working(settings: Settings, judge: Judge, **options: Any) -> Iterator[Rerank
         worker.close()
 
 
-def push(settings: Settings, count: int = 1, ms: int = 60_000, life: int | None = None, **changed: Any) -> str:
+def push(
+    settings: Settings, count: int = 1, ms: int = 60_000, life: int | None = None, to: Modality = "image",
+    **changed: Any,
+) -> str:  # fmt: skip
     """A request in the queue, as the API writes it but for what is changed; the name of its answers."""
     reply, request_id = secrets.token_hex(16), secrets.token_hex(16)
-    document = json.loads(finished(written(request_id, reply, "image", TEXTS, some(count))[0], ms)) | changed
+    document = json.loads(finished(written(request_id, reply, to, TEXTS, some(count))[0], ms)) | changed
     client(settings).set(request_key(request_id), json.dumps(document), px=life or ms)
-    client(settings).rpush(queue("image"), request_id)
+    client(settings).rpush(queue(to, ms), request_id)
     return reply
 
 
@@ -207,11 +222,14 @@ def test_a_worker_gives_the_scores_that_the_server_itself_would(cluster: Cluster
     own = Rerankers(settings, lambda: Originals.of(settings))
     with elsewhere(settings) as rerankers:
         for modality, items, queries in (("image", pictures, TEXTS), ("text", texts, [Text("a red cat", 2.0)])):
-            expected = own.of(modality).compare(queries, items, LONG)  # type: ignore[arg-type]
+            walk = Walk(LONG)
+            expected = list(own.of(modality).compare(queries, items, walk))  # type: ignore[arg-type]
             ready(rerankers, modality)  # type: ignore[arg-type]
             found = rerankers.of(modality).compare_list(queries, items, LONG)  # type: ignore[arg-type]
-            assert found.matches == expected.found
-            assert (found.reached, found.truncated) == (len(items), expected.truncated)
+            assert found.found == {place: match for each in expected for place, match in each.found.items()}
+            assert (found.count, found.hindered) == (len(items), "")
+            assert len(found.found) == len(items)
+            assert found.truncated == any(each.truncated for each in expected)
         assert found.truncated
         assert rerankers.names() == {"image": "blip2-itm", "text": "cross-encoder"}
         rerankers.check()
@@ -236,7 +254,7 @@ def test_nobody_there_is_known_at_once_and_nothing_is_sent(cluster: Cluster) -> 
         assert rerankers.names() == {"image": None, "text": None}
         with pytest.raises(RerankerAway):
             rerankers.check()
-        assert client(settings).llen(queue("image")) == 0
+        assert client(settings).llen(queue("image", 60_000)) == 0
 
 
 def test_a_queue_that_is_away_is_known_at_once(settings: Settings) -> None:
@@ -271,7 +289,7 @@ def test_without_an_answer_a_search_waits_until_its_deadline_and_no_longer(clust
         began = clock.now
         compared = rerankers.of("image").compare_list(TEXTS, some(9), 0.3)
         assert clock.now == pytest.approx(began + 0.3)
-        assert (compared.matches, compared.reached) == ([None] * 9, 0)
+        assert (compared.found, compared.hindered) == ({}, "")
 
 
 def test_a_redis_that_stands_still_holds_no_search_up(cluster: Cluster) -> None:
@@ -283,7 +301,7 @@ def test_a_redis_that_stands_still_holds_no_search_up(cluster: Cluster) -> None:
         ready(rerankers)
         cluster.broker.send_signal(signal.SIGSTOP)
         try:
-            assert rerankers.of("image").compare_list(TEXTS, some(9), 0.3).reached == 0
+            assert rerankers.of("image").compare_list(TEXTS, some(9), 0.3).found == {}
             clock.now += line_module._STALE_SECONDS  # then it is known
             with pytest.raises(RerankerAway, match="does not answer"):
                 rerankers.of("image").compare_list(TEXTS, some(9), LONG)
@@ -328,8 +346,8 @@ def test_what_a_worker_gave_before_it_was_killed_counts_and_the_next_one_takes_o
     with elsewhere(settings, inbox=Killing) as rerankers:
         ready(rerankers)
         compared = rerankers.of("image").compare_list(TEXTS, pictures, LONG)
-        assert compared.matches == [FIRST] * 8 + [None] * 4
-        assert (compared.reached, compared.scored) == (8, 8)
+        assert compared.found == dict.fromkeys(range(8), FIRST)
+        assert (compared.count, compared.hindered) == (12, "No worker that reranks is there.")
         with pytest.raises(RerankerAway):
             rerankers.is_open("image", LONG)
     cluster.start_worker("rerank")
@@ -354,7 +372,9 @@ def test_a_model_that_fails_is_an_error_and_what_it_gave_before_counts(cluster: 
     with working(cluster.settings, judge) as worker, elsewhere(cluster.settings) as rerankers:
         ready(rerankers)
         with answering(worker):
-            assert rerankers.of("image").compare_list(TEXTS, some(9), LONG).scored == 4
+            compared = rerankers.of("image").compare_list(TEXTS, some(9), LONG)
+            assert compared.scored == 4
+            assert "A worker that reranks failed: encoder_failed" in compared.hindered
         with answering(worker), pytest.raises(EncoderFailed, match="encoder_failed"):
             rerankers.of("image").compare_list(TEXTS, some(9), LONG)
 
@@ -388,10 +408,10 @@ def test_a_walk_ends_within_what_the_request_has_left(cluster: Cluster) -> None:
         # Three of a tenth of a second; a fourth would be late.
         assert judge.batches == [4] * 3
         found = answers(cluster.settings, reply)
-        assert [(each.at, len(each.found), each.over) for each in found] == [
-            (0, 4, False), (4, 4, False), (8, 4, False), (12, 0, True),
+        assert [(list(each.found), each.over) for each in found] == [
+            ([0, 1, 2, 3], False), ([4, 5, 6, 7], False), ([8, 9, 10, 11], False), ([], True),
         ]  # fmt: skip
-        assert found[0].matches() == [FIRST] * 4
+        assert found[0].matches() == dict.fromkeys(range(4), FIRST)
         assert 0 < client(cluster.settings).ttl(answers_key(reply)) <= 60
 
 
@@ -422,7 +442,90 @@ def test_a_flood_of_expired_requests_is_dropped_unscored(cluster: Cluster) -> No
         until(lambda: worker.take(1))
         assert judge.batches == [4, 4]
         assert not redis_.exists(*map(answers_key, replies))
-        assert answers(cluster.settings, last)[-1].at == 4
+        assert list(answers(cluster.settings, last)[-1].found) == [4, 5, 6, 7]
+
+
+class Both(Installed):
+    """The same model for pictures and texts."""
+
+    def of(self, modality: Modality) -> Comparer:
+        return self.image
+
+
+def test_texts_do_not_wait_until_no_pictures_do(cluster: Cluster) -> None:
+    settings, judge = cluster.settings, Judge()
+    worker = RerankWorker(settings, rerankers=Both(judge))  # type: ignore[arg-type]
+    worker.beat()
+    pictures_ = [push(settings, ms=1000, life=60_000) for _ in range(6)]
+    text = push(settings, ms=1000, life=60_000, to="text")
+    patient = push(settings, to="text")
+    for _ in range(4):
+        until(lambda: worker.take(1))
+    assert answers(settings, text)
+    assert answers(settings, patient)
+    assert sum(bool(answers(settings, each)) for each in pictures_) == 2
+    worker.close()
+
+
+def test_some_of_a_workers_threads_are_kept_for_those_in_a_hurry(cluster: Cluster) -> None:
+    settings = cluster.settings
+    goes_on = threading.Event()
+    judge = Judge(lambda: goes_on.wait(60))
+    turns = InTurn(2 * AT_ONCE)
+    worker = RerankWorker(settings, rerankers=Installed(judge), turns=turns)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs():
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        for _ in range(AT_ONCE):
+            push(settings)
+        until(lambda: len(judge.batches) == AT_ONCE - HURRIED)
+        quick = push(settings, ms=HURRIED_MS, life=60_000)
+        until(lambda: len(judge.batches) == AT_ONCE - HURRIED + 1)
+        assert client(settings).llen(queue("image", 60_000)) == HURRIED
+        goes_on.set()
+        until(lambda: answers(settings, quick))
+        worker.stopping.set()
+        thread.join(60)
+
+
+def test_a_request_in_a_queue_that_is_not_its_own_is_dropped(cluster: Cluster) -> None:
+    judge = Judge()
+    with working(cluster.settings, judge) as worker:
+        request_id = secrets.token_hex(16)
+        message = finished(written(request_id, "0" * 32, "image", TEXTS, some(1))[0], 60_000)
+        client(cluster.settings).set(request_key(request_id), message, px=60_000)
+        client(cluster.settings).rpush(queue("image", HURRIED_MS), request_id)
+        assert not worker.take(1)
+        push(cluster.settings)
+        until(lambda: worker.take(1))
+        assert judge.batches == [1]
+
+
+def test_what_does_not_fit_in_a_request_is_no_matter_of_time(cluster: Cluster) -> None:
+    long = [item(f"{number:064x}", text="é\\" * 20_000) for number in range(MOST_ITEMS)]
+    worker = RerankWorker(cluster.settings, rerankers=Both(Judge()))  # type: ignore[arg-type]
+    worker.beat()
+    with elsewhere(cluster.settings) as rerankers:
+        ready(rerankers, "text")
+        with answering(worker):
+            compared = rerankers.of("text").compare_list(TEXTS, long, LONG)
+    worker.close()
+    assert 0 < compared.scored < MOST_ITEMS
+    assert compared.hindered == "More does not fit in a request to the workers."
+    assert compared.truncated, "though the model read all that it was sent"
+
+
+def test_a_text_that_is_cut_for_the_way_is_said_to_be(cluster: Cluster) -> None:
+    worker = RerankWorker(cluster.settings, rerankers=Both(Judge()))  # type: ignore[arg-type]
+    worker.beat()
+    with elsewhere(cluster.settings) as rerankers:
+        ready(rerankers, "text")
+        for length, cut in ((16_384, False), (16_385, True)):
+            with answering(worker):
+                asked = [item("0" * 64, text="a cat"), item("1" * 64, text="a" * length)]
+                compared = rerankers.of("text").compare_list(TEXTS, asked, LONG)
+            assert (compared.scored, compared.truncated) == (2, cut)
+    worker.close()
 
 
 HOSTILE: list[Any] = [
@@ -460,7 +563,7 @@ def test_hostile_messages_are_dropped_and_kill_nobody(cluster: Cluster, pictures
     with elsewhere(settings) as rerankers:
         ready(rerankers)
         for element in ("", "crosslens:jobs", "0" * 31, "g" * 32, b"\xff" * 32, "0" * 100_000):
-            redis_.rpush(queue("image"), element)
+            redis_.rpush(queue("image", 60_000), element)
         replies = []
         for message in HOSTILE:
             if isinstance(message, dict):
@@ -468,11 +571,11 @@ def test_hostile_messages_are_dropped_and_kill_nobody(cluster: Cluster, pictures
                 continue
             request_id = secrets.token_hex(16)
             redis_.set(request_key(request_id), message, px=60_000)
-            redis_.rpush(queue("image"), request_id)
+            redis_.rpush(queue("image", 60_000), request_id)
         wrong_type = secrets.token_hex(16)
         redis_.rpush(request_key(wrong_type), "a list")
         redis_.pexpire(request_key(wrong_type), 60_000)
-        redis_.rpush(queue("image"), wrong_type)
+        redis_.rpush(queue("image", 60_000), wrong_type)
         # A flood of answers, and lies about who is there.
         reply = rerankers._line._reply
         for answer in ("", "{", '{"id": 7}', Answer(id="0" * 32).model_dump_json(), "x" * (2 * MOST_BYTES)):
@@ -480,7 +583,7 @@ def test_hostile_messages_are_dropped_and_kill_nobody(cluster: Cluster, pictures
         for member in ("", "nobody", '{"name": "x", "image": {"name": "y", "state": "sleeping"}, "text": null}'):
             redis_.zadd(WORKERS, {member: 2**40})
         assert rerankers.of("image").compare_list(TEXTS, pictures, LONG).scored == 11
-        until(lambda: redis_.llen(queue("image")) == 0)
+        until(lambda: not any(redis_.llen(each) for each in QUEUES))
         assert rerankers.of("image").compare_list(TEXTS, pictures, LONG).scored == 11
         assert process.poll() is None
         assert not redis_.exists(*map(answers_key, replies))
@@ -489,27 +592,28 @@ def test_hostile_messages_are_dropped_and_kill_nobody(cluster: Cluster, pictures
 
 def test_answers_that_do_not_fit_the_question_end_it(cluster: Cluster) -> None:
     settings = cluster.settings
-    lies = [{"at": 1, "found": [[1, 1, 1]]}, {"at": 0, "found": [[1, 1, 1]] * 10}, {"at": 0, "found": []}]
+    first = {"0": [1, 1, 1]}
+    lies: list[Any] = [[{"9": [1, 1, 1]}], [{str(at): [1, 1, 1] for at in range(10)}], [{}], [first, first]]
 
     class Lying(SimpleQueue[Any]):
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
-            return Answer.model_validate({"id": "0" * 32, **told.pop(0)})
+            return Answer.model_validate_json(json.dumps({"id": "0" * 32, "found": told.pop(0)}))
 
     with working(settings, Judge()), elsewhere(settings, inbox=Lying) as rerankers:
         ready(rerankers)
         for lie in lies:
-            told = [lie]
+            told = list(lie)
             compared = rerankers.of("image").compare_list(TEXTS, some(9), LONG)
-            assert (compared.matches, compared.reached) == ([None] * 9, 0)
+            assert (compared.scored, told) == (len(lie) - 1, [])
 
 
 def test_a_queue_that_is_full_takes_no_more(cluster: Cluster) -> None:
     with working(cluster.settings, Judge()), elsewhere(cluster.settings) as rerankers:
         ready(rerankers)
-        client(cluster.settings).rpush(queue("image"), *["0" * 32] * MOST_WAITING)
+        client(cluster.settings).rpush(queue("image", 60_000), *["0" * 32] * MOST_WAITING)
         with pytest.raises(RerankerAway, match="too much to do"):
             rerankers.of("image").compare_list(TEXTS, some(3), LONG)
-        assert client(cluster.settings).llen(queue("image")) == MOST_WAITING
+        assert client(cluster.settings).llen(queue("image", 60_000)) == MOST_WAITING
 
 
 def test_models_that_are_missing_being_opened_or_broken_are_told_apart(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from indexer.rerank.comparing import Compared, Elsewhere, Match, Text
 from indexer.settings import Settings
 from indexer.store.points import Stored
 from workers.rerank.line import Asked, Line
-from workers.rerank.messages import MODALITIES, Answer
+from workers.rerank.messages import MODALITIES, Answer, is_cut
 
 _ALIVE_SECONDS = 1.0
 """How often a search that waits looks whether anybody is still there."""
@@ -98,23 +98,28 @@ class _Queued(Elsewhere):
     def compare_list(self, texts: Sequence[Text], items: Sequence[Stored], seconds: float) -> Compared:
         """As `Elsewhere.compare_list`; what came before the time was up, or before the worker failed, counts."""
         ends = self._clock() + seconds
-        found: list[Match | None] = []
+        found: dict[int, Match | None] = {}
         truncated = False
+        hindered = ""
         self._line.workers(seconds)  # where nobody is there, nothing is sent
         with self._line.ask(self._modality, texts, items, ends) as asked:
             try:
                 while len(found) < asked.count and (answer := self._next(asked, ends)) is not None:
                     if answer.error is not None:
                         raise EncoderFailed(f"A worker that reranks failed: {answer.error}; its log says more.")
-                    begun, new = len(found), answer.matches()
-                    if answer.over or not new or answer.at != begun or begun + len(new) > asked.count:
+                    new = answer.matches()
+                    if answer.over or not new or found.keys() & new or max(new) >= asked.count:
                         break  # the last three nobody of ours says
-                    found += new
+                    found |= new
                     truncated = truncated or answer.truncated
-            except (RerankerAway, EncoderFailed):
+            except (RerankerAway, EncoderFailed) as error:
                 if not found:
                     raise
-        return Compared([*found, *[None] * (len(items) - len(found))], len(found), truncated)
+                hindered = error.message
+        if len(found) == asked.count < len(items):
+            hindered = "More does not fit in a request to the workers."
+        cut = any(match is not None and is_cut(items[place].record) for place, match in found.items())
+        return Compared(len(items), found, truncated or cut, hindered)
 
     def _next(self, asked: Asked, ends: float) -> Answer | None:
         """The next answer; None once the time is up.

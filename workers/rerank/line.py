@@ -203,7 +203,7 @@ class Line:
         left = min(int((request.ends - self._clock()) * 1000) - _ON_THE_WAY_MS, MOST_SECONDS * 1000)
         if left <= 0:
             return  # whoever waits for it knows
-        keys = [queue(request.modality), request_key(request.id)]
+        keys = [queue(request.modality, left), request_key(request.id)]
         if not push(keys=keys, args=[request.id, finished(request.begun, left), left, MOST_WAITING, MOST_SECONDS]):
             request.inbox.put(RerankerAway("The workers that rerank have too much to do."))
 

@@ -1,7 +1,8 @@
 """What the API and the workers that rerank say to each other through Redis: JSON, checked and bounded at either end.
 
 crosslens:rerank:workers         sorted set  who reranks (`Present`), by when that ceases to be true
-crosslens:rerank:image, :text    list        ids of requests that wait, for who has a model for pictures, for texts
+crosslens:rerank:image, :text    list        ids of requests that wait, for who has a model for pictures, for texts;
+crosslens:rerank:image:patient, :text:patient  of those that have more time than `HURRIED_MS`
 crosslens:rerank:request:ID      string      a request; it expires with its search's deadline, by Redis' own clock
 crosslens:rerank:answers:REPLY   list        answers to one API process, which alone knows the name
 
@@ -18,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from indexer.items import Kind, Location, Modality, Record
-from indexer.rerank.comparing import Match, Text
+from indexer.rerank.comparing import Batch, Match, Text
 from indexer.store.points import Stored
 
 MOST_ITEMS = 200
@@ -28,10 +29,13 @@ MOST_BYTES = 2**20
 """Of a request, and of an answer. Items that do not fit keep their order: 200 texts of five kilobytes do."""
 MOST_WAITING = 64
 """Requests in a queue; beyond, the workers are too far behind to be of use."""
+HURRIED_MS = 1000
+"""Requests with no more time than that wait in queues of their own, so that none waits behind long ones."""
 LIFE_SECONDS = 5
 """How long a sign of life is good for."""
 _MOST_TEXT = 16_384
-"""Characters of an item's text: beyond what any cross-encoder reads."""
+"""Characters of an item's text, so that long ones leave room for others: more than most cross-encoders read. What is
+cut off is said (`is_cut`)."""
 _MOST_PLACES = 32
 """Places of an item's file that are named, of those where it was found."""
 _ADDED = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,12 +47,12 @@ WORKERS = f"{_KEY}:workers"
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-def queue(modality: Modality) -> str:
-    """The key of a queue."""
-    return f"{_KEY}:{modality}"
+def queue(modality: Modality, ms: int) -> str:
+    """The key of the queue of requests that have so much time."""
+    return f"{_KEY}:{modality}" if ms <= HURRIED_MS else f"{_KEY}:{modality}:patient"
 
 
-QUEUES = tuple(map(queue, MODALITIES))
+QUEUES = tuple(queue(modality, ms) for ms in (HURRIED_MS, MOST_SECONDS * 1000) for modality in MODALITIES)
 
 
 def request_key(request_id: str) -> str:
@@ -119,21 +123,29 @@ class Answer(_Message):
     """What a batch gave, or how it ended."""
 
     id: Id
-    at: Annotated[int, Field(ge=0, le=MOST_ITEMS)] = 0
-    """The place of the first."""
     found: Annotated[
-        list[tuple[FiniteFloat, FiniteFloat | None, FiniteFloat] | None], Field(max_length=MOST_ITEMS)
-    ] = []
-    """matching, contrastive, score; null where there was nothing to compare."""
+        dict[Annotated[int, Field(ge=0, lt=MOST_ITEMS)], tuple[FiniteFloat, FiniteFloat | None, FiniteFloat] | None],
+        Field(max_length=MOST_ITEMS),
+    ] = {}
+    """By the items' places: matching, contrastive, score; null where there is nothing to compare."""
     truncated: bool = False
     over: bool = False
-    """Nothing more will come."""
+    """Nothing more will come: the time was up, or there is an `error`."""
     error: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
     """The code of what hindered it; the worker's log says more."""
 
-    def matches(self) -> list[Match | None]:
+    @classmethod
+    def of(cls, request_id: str, batch: Batch) -> Answer:
+        """What a batch gave."""
+        found = {
+            place: None if match is None else (match.matching, match.contrastive, match.score)
+            for place, match in batch.found.items()
+        }
+        return cls(id=request_id, found=found, truncated=batch.truncated)
+
+    def matches(self) -> dict[int, Match | None]:
         """What was found."""
-        return [None if each is None else Match(*each) for each in self.found]
+        return {place: None if each is None else Match(*each) for place, each in self.found.items()}
 
 
 class Model(_Message):
@@ -171,6 +183,11 @@ def written(
             break
         lines.append(line)
     return begun + ",".join(lines), len(lines)
+
+
+def is_cut(record: Record) -> bool:
+    """Whether a text is longer than what is sent of it."""
+    return len(record.text or "") > _MOST_TEXT
 
 
 def finished(begun: str, milliseconds: int) -> str:

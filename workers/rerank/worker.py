@@ -2,18 +2,20 @@
 
 It counts a deadline from when it takes a request, which by then has what Redis' own clock left of its life: two
 machines' clocks need not agree. A request whose time is up is not there any more. Like the API's own requests, several
-are in work at once, and their batches take turns; none is sent again if the worker dies, since its search is over soon.
+are in work at once, some always such as are in a hurry, and their batches take turns; none is sent again if the worker
+dies, since its search is over soon.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +25,16 @@ from pydantic import ValidationError
 
 from indexer.errors import CrosslensError, ModelError, NoReranker
 from indexer.items import Modality
-from indexer.models.devices import cpu_count
-from indexer.rerank.comparing import Match, Text
+from indexer.rerank.comparing import Text
 from indexer.rerank.rerankers import Rerankers
-from indexer.rerank.walk import InTurn, Turns, walk
+from indexer.rerank.walk import DeviceTurns, Turns, Walk
 from indexer.settings import Settings
 from indexer.stages import Stages
 from workers.app import RERANK as QUEUE
 from workers.jobs import Jobs
 from workers.meters import RERANK, RERANK_QUEUE, Meters
 from workers.rerank.messages import (
+    HURRIED_MS,
     LIFE_SECONDS,
     MODALITIES,
     MOST_BYTES,
@@ -51,10 +53,11 @@ from workers.runtime import connect
 
 if TYPE_CHECKING:
     from indexer.media.originals import Originals
-    from indexer.store.points import Stored
 
 AT_ONCE = 16
 """Requests in work; their batches take turns."""
+HURRIED = 4
+"""Those of them that are never such as have much time, which would keep everything until that is up."""
 _BEAT_SECONDS = 1.0
 _WAIT_SECONDS = 1.0
 """How long a request is waited for before it is looked whether the worker has to end."""
@@ -94,13 +97,14 @@ _log = structlog.get_logger("rerank")
 
 
 class RerankWorker:
-    """Reranks until `stopping` is set. `clock` is in seconds."""
+    """Reranks until `stopping` is set. `turns` are those on its devices unless given; `clock` is in seconds."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         rerankers: Rerankers | None = None,
+        turns: Turns | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -115,7 +119,9 @@ class RerankWorker:
         self._take = client.register_script(_TAKE)
         self._answer = client.register_script(_ANSWER)
         self._beat = client.register_script(_BEAT)
-        self._on_cpu, self._on_gpu = InTurn(cpu_count()), InTurn()
+        self._turns = turns
+        self._turns_by_device = DeviceTurns()
+        self._takes = itertools.count()
         self._stages = Stages()
         self._models: dict[Modality, Model | None] = dict.fromkeys(MODALITIES)
         self._not_before: dict[Modality, float] = {}
@@ -123,7 +129,10 @@ class RerankWorker:
 
     def run(self) -> None:
         """Take requests until it has to end, with a sign of life every second."""
-        threads = [threading.Thread(target=self._work, name=f"rerank-{n}", daemon=True) for n in range(AT_ONCE)]
+        threads = [
+            threading.Thread(target=self.work, args=(number < HURRIED,), name=f"rerank-{number}", daemon=True)
+            for number in range(AT_ONCE)
+        ]
         for thread in threads:
             thread.start()
         _log.info("worker ready", name=self.name, queues=[QUEUE])
@@ -151,14 +160,15 @@ class RerankWorker:
         if measured.by_name:
             self._meters.add(measured)
 
-    def take(self, seconds: float = 0.0) -> bool:
+    def take(self, seconds: float = 0.0, *, hurried: bool = False) -> bool:
         """Answer the next request; False if none comes within so many seconds (0: for ever), or it is none any more.
+
+        `hurried`: only such a request is taken.
 
         Raises:
             RedisError: the queue does not answer.
         """
-        queues = [queue(modality) for modality, model in self._models.items() if model and model.state == "open"]
-        element = self._redis.blpop(queues, timeout=seconds)
+        element = self._redis.blpop(self._queues(hurried), timeout=seconds)
         if element is None or not _ID.fullmatch(element[1]):
             return False
         taken = self._take(keys=[request_key(element[1].decode())], args=[2 * MOST_BYTES])
@@ -170,7 +180,7 @@ class RerankWorker:
         except ValidationError as error:
             _log.warning("no request", errors=error.error_count())
             return False
-        if request.id != element[1].decode() or queue(request.modality) != element[0].decode():
+        if request.id != element[1].decode() or queue(request.modality, request.ms) != element[0].decode():
             return False
         self._stages.note(RERANK_QUEUE, max(0, request.ms - taken[0]) / 1000)
         left = min(taken[0], request.ms) / 1000
@@ -187,55 +197,54 @@ class RerankWorker:
         if self._originals is not None:
             self._originals.close()
 
-    def _work(self) -> None:
+    def work(self, hurried: bool = False) -> None:
+        """Take requests, only such as are in a hurry or any, until it has to end."""
         while not self.stopping.is_set():
-            if not any(model and model.state == "open" for model in self._models.values()):
+            if not self._open():
                 self.stopping.wait(_PAUSE_SECONDS)
                 continue
             try:
-                self.take(_WAIT_SECONDS)
+                self.take(_WAIT_SECONDS, hurried=hurried)
             except redis.RedisError as error:
                 _log.warning("broker away", reason=str(error)[:200])
                 self.stopping.wait(_PAUSE_SECONDS)
             except Exception:  # noqa: BLE001  whatever a request was, the next one is another's
                 _log.exception("request failed")
 
+    def _open(self) -> list[Modality]:
+        return [modality for modality, model in self._models.items() if model and model.state == "open"]
+
+    def _queues(self, hurried: bool) -> list[str]:
+        """Where requests are taken from. Redis looks in that order, so each time another one is the first."""
+        times = (HURRIED_MS,) if hurried else (HURRIED_MS, MOST_SECONDS * 1000)
+        queues = [queue(modality, ms) for ms in times for modality in self._open()]
+        first = next(self._takes) % len(queues) if queues else 0
+        return queues[first:] + queues[:first]
+
     def _respond(self, request: Request, seconds: float) -> None:
-        """Compare a request's items with its texts, and say what came of it."""
+        """Compare a request's items with its texts, and say batch by batch what came of it."""
+        ends = self._clock() + seconds
         said = 0
-
-        def say(found: Sequence[Match | None], truncated: bool) -> None:
-            nonlocal said
-            rows = [None if each is None else (each.matching, each.contrastive, each.score) for each in found]
-            self._say(request, Answer(id=request.id, at=said, found=rows, truncated=truncated))
-            said += len(found)
-
         try:
-            self._compare(request, seconds, say)
+            comparer = self._rerankers.of(request.modality)
+            turns = self._turns or self._turns_by_device.of(comparer.model)
+            walk = Walk(ends - self._clock(), turns, self._clock)
+            texts = [Text(each.text, each.weight) for each in request.texts]
+            for batch in comparer.compare(texts, [item.stored() for item in request.items], walk):
+                if batch.seconds:
+                    self._stages.note(RERANK, batch.seconds, len(batch.found))
+                self._say(request, Answer.of(request.id, batch))
+                said += len(batch.found)
             if said < len(request.items):
-                self._say(request, Answer(id=request.id, at=said, over=True))
+                self._say(request, Answer(id=request.id, over=True))
         except redis.RedisError:
             raise
         except Exception as error:
             code = error.code if isinstance(error, CrosslensError) else "internal"
-            self._say(request, Answer(id=request.id, at=said, over=True, error=code))
+            self._say(request, Answer(id=request.id, over=True, error=code))
             if not isinstance(error, CrosslensError):
                 raise
             _log.error("not reranked", modality=request.modality, code=code, reason=error.message)
-
-    def _compare(self, request: Request, seconds: float, say: Callable[[Sequence[Match | None], bool], None]) -> None:
-        comparer = self._rerankers.of(request.modality)
-        texts = [Text(each.text, each.weight) for each in request.texts]
-
-        def batch(some: Sequence[Stored], left: float) -> list[Match | None]:
-            with self._stages.timed(RERANK, len(some)):
-                matches = comparer.compare(texts, some, left)
-            say(matches.found, matches.truncated)
-            return matches.found
-
-        items = [item.stored() for item in request.items]
-        turns: Turns = self._on_gpu if comparer.model.is_gpu else self._on_cpu
-        walk(items, batch, seconds, comparer.model.max_batch, self._clock, turns)
 
     def _say(self, request: Request, answer: Answer) -> None:
         self._answer(

@@ -6,7 +6,6 @@ Each sleeps and waits in that time alone; whoever wakes first by the clock runs 
 import heapq
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable
 
 
@@ -61,33 +60,31 @@ class Simulation:
 
 
 class SimulatedTurns:
-    """A device that runs `at_once` batches; the others wait in a line."""
+    """As `InTurn`: a device that runs `at_once` batches; of the others whoever can wait least is called first."""
 
     def __init__(self, simulation: Simulation, at_once: int = 1) -> None:
         self._simulation = simulation
         self._free = at_once
-        self._line: deque[threading.Event] = deque()
-        self._called: set[int] = set()
+        self._line: list[tuple[float, int, threading.Event]] = []
+        self._order = itertools.count()
 
     def take(self, seconds: float) -> bool:
         """Wait in the line for so long."""
         if self._free:
             self._free -= 1
             return True
-        ticket = threading.Event()
-        self._line.append(ticket)
-        self._simulation.wait_for(ticket, seconds)
-        if id(ticket) in self._called:
-            self._called.discard(id(ticket))
+        ticket = (self._simulation.now + seconds, next(self._order), threading.Event())
+        heapq.heappush(self._line, ticket)
+        self._simulation.wait_for(ticket[2], seconds)
+        if ticket not in self._line:
             return True
         self._line.remove(ticket)
+        heapq.heapify(self._line)
         return False
 
     def give_back(self) -> None:
         """Call the next one."""
-        if not self._line:
+        if self._line:
+            self._simulation.wake(heapq.heappop(self._line)[2])
+        else:
             self._free += 1
-            return
-        ticket = self._line.popleft()
-        self._called.add(id(ticket))
-        self._simulation.wake(ticket)

@@ -1,8 +1,7 @@
-"""Stored items' features: from their originals, kept, and only as many as there is time for."""
+"""Stored items' features: from their originals, and kept."""
 
 import io
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,12 @@ import pytest
 import structlog
 from PIL import Image
 
-from indexer.errors import EncoderFailed, NoFeatures
+from indexer.errors import EncoderFailed, FetchTimeout, NoFeatures
 from indexer.items import Kind, Location, Record, now, sha256_hex
-from indexer.media import pictures
 from indexer.media.originals import Originals
 from indexer.models.rerank.bundle import load_rerank_bundle
 from indexer.models.rerank.reranker import Features, Reranker
-from indexer.rerank import candidates as module
-from indexer.rerank.candidates import Candidates
+from indexer.rerank.candidates import FETCH_SECONDS, Candidates
 from indexer.rerank.features import FeatureCache, feature_key
 from indexer.settings import Settings
 from tests.rerankers import halves, make_reranker
@@ -48,25 +45,9 @@ def looked(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def candidates(reranker: Reranker, settings: Settings, clock: Clock) -> Iterator[Candidates]:
-    cache = FeatureCache(reranker, settings)
-    with Candidates(reranker, cache, Originals.of(settings), settings, clock=clock) as each:
+def candidates(reranker: Reranker, settings: Settings) -> Iterator[Candidates]:
+    with Candidates(reranker, FeatureCache(reranker, settings), Originals.of(settings), settings) as each:
         yield each
 
 
@@ -89,12 +70,25 @@ def some(folder: Path, count: int) -> list[Record]:
     return [stored(folder, halves(colours[at % 4], colours[(at + 1) % 4], mark=at), f"{at}.png") for at in range(count)]
 
 
+def seen(candidates: Candidates, records: Sequence[Record], most: int = 1) -> list[Features | None]:
+    """Features of records' pictures, as many of them at a time, however long that takes."""
+    keys = [feature_key(record) for record in records]
+    found = {key: candidates.kept(key) for key in keys}
+    with candidates.wanted() as wanted:
+        for key, record in zip(keys, records, strict=True):
+            if found[key] is None:
+                wanted.add(key, record)
+        while opened := wanted.next(most, 60):
+            found |= candidates.looked_at(opened)
+    return [found[key] for key in keys]
+
+
 def test_features_are_those_of_the_picture_and_kept(
     candidates: Candidates, reranker: Reranker, looked: list[int], tmp_path: Path
 ) -> None:
     records = some(tmp_path / "media", 5)
-    found = candidates.features(records)
-    assert looked == [1] * 5  # on a CPU one at a time
+    found = seen(candidates, records)
+    assert looked == [1] * 5
     for each, record in zip(found, records, strict=True):
         picture = Image.open(record.locations[0].source).convert("RGB")
         (expected,) = reranker.features([picture])
@@ -103,7 +97,7 @@ def test_features_are_those_of_the_picture_and_kept(
         assert np.array_equal(each.queries, expected.queries)
     looked.clear()
     (tmp_path / "media" / "0.png").unlink()
-    again = candidates.features(records[::-1])
+    again = seen(candidates, records[::-1])
     assert looked == []
     assert all(one is other for one, other in zip(again, found[::-1], strict=True))
 
@@ -117,15 +111,17 @@ def test_what_has_no_picture_costs_the_others_nothing(
     changed = stored(tmp_path / "media", halves("blue", "blue"), "changed.png")
     (tmp_path / "media" / "changed.png").write_bytes(halves("blue", "red"))
     broken = stored(tmp_path / "media", halves("green", "green")[:100], "broken.png")
-    text = stored(tmp_path / "media", b"a cat", "cat.txt", kind=Kind.TEXT, text="a cat")
     with structlog.testing.capture_logs() as logs:
-        found = candidates.features([gone, good[0], text, changed, good[1], broken, good[2]])
-    assert [each is not None for each in found] == [False, True, False, False, True, False, True]
+        found = seen(candidates, [gone, good[0], changed, good[1], broken, good[2]])
+    assert [each is not None for each in found] == [False, True, False, True, False, True]
     assert sorted(entry["code"] for entry in logs if entry["event"] == "picture not reranked") == [
         "media_gone",
         "media_gone",
         "truncated",
     ]
+    text = stored(tmp_path / "media", b"a cat", "cat.txt", kind=Kind.TEXT, text="a cat")
+    assert candidates.key_of(text) is None
+    assert candidates.key_of(good[0]) == feature_key(good[0])
 
 
 def test_frames_and_pages_are_seen_where_they_are(candidates: Candidates, reranker: Reranker, tmp_path: Path) -> None:
@@ -142,83 +138,30 @@ def test_frames_and_pages_are_seen_where_they_are(candidates: Candidates, rerank
         stored(tmp_path / "media", sheet.getvalue(), "b.pdf", **document, page=1),
         stored(tmp_path / "media", sheet.getvalue(), "b.pdf", **document, page=2),
     ]
-    found = [each for each in candidates.features(records) if each is not None]
+    found = [each for each in seen(candidates, records) if each is not None]
     assert len(found) == 4
     matching = reranker.scores("red left", found).matching
     assert (matching > 0).tolist() == [True, False, True, False]
 
 
-def test_one_picture_twice_is_looked_at_once(candidates: Candidates, looked: list[int], tmp_path: Path) -> None:
-    (record,) = some(tmp_path / "media", 1)
-    one, other = candidates.features([record, record.model_copy(update={"name": "again"})])
-    assert one is other is not None
-    assert looked == [1]
-
-
-def test_on_a_gpu_pictures_go_in_batches(
-    candidates: Candidates, reranker: Reranker, looked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_looked_at_meanwhile_is_not_looked_at_again(
+    candidates: Candidates, looked: list[int], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(type(reranker), "vision_batch", 4)
-    assert None not in candidates.features(some(tmp_path / "media", 10))
-    assert looked == [4, 4, 2]
-
-
-def test_after_its_time_nothing_more_is_looked_at_and_the_best_come_first(
-    candidates: Candidates, reranker: Reranker, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = some(tmp_path / "media", 6)
-    real = reranker.features_of
-
-    def slow(pixels: Any) -> list[Features]:
-        clock.now += 1.0
-        return real(pixels)
-
-    monkeypatch.setattr(reranker, "features_of", slow)
-    # All of them are opened before the first is looked at, so that their order is that of the list.
-    monkeypatch.setattr(module, "wait", lambda pending, *_: (set(pending), set()))
-    assert [each is not None for each in candidates.features(records, seconds=2.5)] == [True] * 3 + [False] * 3
-    assert clock.now == 3.0  # late by a part of one picture
-    assert [each is not None for each in candidates.features(records, seconds=1.5)] == [True] * 5 + [False]
-    assert candidates.features(records, seconds=0)[:5] != [None] * 5  # what is kept costs no time
-    assert candidates.features(records, seconds=0)[5] is None
-
-
-def test_a_slow_original_is_not_waited_for_and_finished_in_the_background(
-    candidates: Candidates, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow, *quick = some(tmp_path / "media", 4)
-    released = threading.Event()
-    asked: list[str] = []
-    real = pictures.stored_picture
-
-    def opened(record: Record, **rest: Any) -> Any:
-        asked.append(record.sha256)
-        if record is slow:
-            released.wait(60)
-        return real(record, **rest)
-
-    monkeypatch.setattr(module, "stored_picture", opened)
-    real_wait = module.wait
-
-    def wait(pending: Any, patience: float | None, until: str) -> Any:
-        """Waits for the quick ones as long as it takes; then as long as it may."""
-        if len(pending) > 1:
-            return real_wait(pending, 60, until)
-        clock.now += patience or 0
-        return set(), pending
-
-    monkeypatch.setattr(module, "wait", wait)
-    found = candidates.features([slow, *quick], seconds=2)
-    assert [each is not None for each in found] == [False, True, True, True]
-    assert clock.now == pytest.approx(1.0)  # half of the time, no more
-    assert candidates.features([slow], seconds=2) == [None]
-    assert clock.now == pytest.approx(1.0)  # it is on its way: nobody opens it again, nor waits for it
-    assert asked.count(slow.sha256) == 1
-    released.set()
-    finished = threading.Event()
-    while candidates._finishing:
-        finished.wait(0.001)
-    assert candidates.features([slow], seconds=0)[0] is not None
+    """Two searches for the same thing at the same time."""
+    one, other = some(tmp_path / "media", 2)
+    key = feature_key(one)
+    with candidates.wanted() as wanted, candidates.wanted() as others:
+        wanted.add(key, one)
+        others.add(key, one)
+        others.add(feature_key(other), other)
+        first = candidates.looked_at(wanted.next(1, 60))
+        opened: dict[str, Any] = {}
+        while len(opened) < 2:
+            opened |= others.next(2, 60)
+    second = candidates.looked_at(opened)
+    assert looked == [1, 1]
+    assert second[key] is first[key] is not None
+    assert second[feature_key(other)] is not None
 
 
 def test_a_picture_that_gives_no_features_costs_the_others_nothing(
@@ -233,9 +176,8 @@ def test_a_picture_that_gives_no_features_costs_the_others_nothing(
             raise NoFeatures("not finite")
         return real(pixels)
 
-    monkeypatch.setattr(type(reranker), "vision_batch", 5)
     monkeypatch.setattr(reranker, "features_of", features_of)
-    found = candidates.features(records)
+    found = seen(candidates, records, most=5)
     assert [each is not None for each in found] == [True, True, False, True, True]
 
 
@@ -247,12 +189,32 @@ def test_a_model_that_does_not_run_is_an_error(
 
     monkeypatch.setattr(reranker, "features_of", lost)
     with pytest.raises(EncoderFailed):
-        candidates.features(some(tmp_path / "media", 5))
+        seen(candidates, some(tmp_path / "media", 5))
 
 
 def test_another_process_finds_what_was_kept(
     candidates: Candidates, reranker: Reranker, settings: Settings, tmp_path: Path
 ) -> None:
     (record,) = some(tmp_path / "media", 1)
-    candidates.features([record])
+    seen(candidates, [record])
     assert FeatureCache(reranker, settings).get(feature_key(record)) is not None
+
+
+@pytest.mark.parametrize(("configured", "taken"), [(60.0, FETCH_SECONDS), (2.5, 2.5)])
+def test_an_original_is_fetched_for_no_longer_than_a_search_might_wait(
+    reranker: Reranker, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    configured: float, taken: float,
+) -> None:  # fmt: skip
+    given: list[float] = []
+
+    def fetch(self: Any, _: str) -> Any:
+        given.append(self._seconds)
+        raise FetchTimeout("It takes too long.")
+
+    monkeypatch.setattr("indexer.media.fetch.Fetcher.fetch", fetch)
+    patient = settings.model_copy(update={"fetch_deadline": configured})
+    content = halves("red", "blue")
+    record = stored(tmp_path / "media", content, "a.png", locations=[Location(source="https://example.org/a.png")])
+    with Candidates(reranker, FeatureCache(reranker, patient), Originals.of(patient), patient) as candidates:
+        assert seen(candidates, [record]) == [None]
+    assert given == [taken]
