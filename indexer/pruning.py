@@ -16,8 +16,8 @@ from pathlib import Path
 
 from indexer.errors import PruneRefused
 from indexer.media.archives import is_archive
-from indexer.media.discover import path_of, source_of
 from indexer.media.samples import SEPARATOR
+from indexer.media.sources import path_of, source_of
 from indexer.planning import drop_locations
 from indexer.report import Report
 from indexer.rerank.discarding import discard_unshown

@@ -19,7 +19,8 @@ from indexer.changes import Changes, is_remote
 from indexer.errors import IndexOwned, IndexUnavailable, InvalidRequest, PruneRefused, SourceNotFound
 from indexer.media.archives import is_archive
 from indexer.media.changed import discover_changed
-from indexer.media.discover import Candidate, discover, path_of, source_of
+from indexer.media.discover import Candidate, discover
+from indexer.media.sources import path_of, source_of
 from indexer.models.encoder import Encoder
 from indexer.pipeline import ingest_found
 from indexer.pruning import drop_gone, is_gone, is_lost, prune

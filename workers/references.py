@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 from indexer.errors import CrosslensError
-from indexer.media.discover import Candidate, is_url, member_of, path_of
+from indexer.media.discover import Candidate
 from indexer.media.object_urls import is_object
 from indexer.media.originals import UPLOAD
+from indexer.media.sources import is_url, member_of, path_of
 from indexer.report import Failure
 
 _FAILURE = "failure"

@@ -13,11 +13,12 @@ from indexer.errors import MediaError, MediaGone
 from indexer.flow import map_ahead
 from indexer.media.archives import Reader
 from indexer.media.decode import read_file
-from indexer.media.discover import Candidate, is_url, member_of, path_of
+from indexer.media.discover import Candidate
 from indexer.media.entries import Limits
 from indexer.media.formats import IMAGE_SUFFIXES, SEQUENCE_TYPES, SNIFF_BYTES, sniff
 from indexer.media.object_urls import is_object
 from indexer.media.originals import UPLOAD, Originals
+from indexer.media.sources import is_url, member_of, path_of
 from indexer.settings import Settings
 
 if TYPE_CHECKING:

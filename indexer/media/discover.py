@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
 
 from indexer.errors import (
     CrosslensError,
@@ -34,13 +33,12 @@ from indexer.media.entries import Limits, Place
 from indexer.media.formats import IMAGE_SUFFIXES, MEDIA_SUFFIXES, SNIFF_BYTES, sniff
 from indexer.media.object_urls import ObjectUrl, check_object, is_object
 from indexer.media.objects import Objects
-from indexer.media.samples import SEPARATOR
 from indexer.media.sidecars import from_sidecar, read_sidecar, sidecars_of
+from indexer.media.sources import is_url, source_of
 from indexer.media.tables import TEXT_SUFFIXES, check_extra, rows
 from indexer.report import Counts, Failure
 from indexer.settings import Settings
 
-_ESCAPED = "file:"
 _SCHEMES = "Name a http(s)://, s3://, gs:// or az:// URL."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -93,38 +91,6 @@ def discover(
 
 _Source = Path | str | Iterator[Candidate | Failure]
 """A source that was looked up: a path, a URL, or what is in cloud storage."""
-
-
-def source_of(path: Path) -> str:
-    """A path as a source: absolute, without `..`, valid Unicode. A name that is not UTF-8 becomes a `file:` URL."""
-    absolute = os.path.abspath(path)  # noqa: PTH100  without following links: the name the user sees is kept
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        return _ESCAPED + quote(os.fsencode(absolute))
-    return absolute
-
-
-def path_of(source: str) -> Path:
-    """The path that `source_of` made a source of."""
-    if source.startswith(_ESCAPED):
-        return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(_ESCAPED))))
-    return Path(source)
-
-
-def is_url(source: str) -> bool:
-    """Whether a source is to be fetched."""
-    return source[:8].lower().startswith(("http://", "https://"))
-
-
-def member_of(source: str) -> tuple[Path, str] | None:
-    """The archive and the member's name of a source `<archive>!/<name>`; None if it is no such source."""
-    at = source.find(SEPARATOR)
-    while at >= 0:
-        if is_archive(source[:at]) and os.path.isfile(path := path_of(source[:at])):  # noqa: PTH113  it never raises
-            return path, source[at + len(SEPARATOR) :]
-        at = source.find(SEPARATOR, at + 1)
-    return None
 
 
 def _named(source: str) -> Sequence[Path | str]:

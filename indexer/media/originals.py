@@ -13,9 +13,9 @@ from indexer.items import Location, Record, fragment, sha256_hex
 from indexer.media.archives import Reader
 from indexer.media.blobs import Blobs, Folder, blob_key, content_at, open_blobs
 from indexer.media.decode import read_file
-from indexer.media.discover import is_url, member_of, path_of
 from indexer.media.entries import Limits
 from indexer.media.object_urls import is_object
+from indexer.media.sources import is_url, member_of, path_of
 from indexer.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import structlog
 
-from indexer.media.discover import is_url
 from indexer.media.object_urls import is_object
+from indexer.media.sources import is_url
 
 if TYPE_CHECKING:
     from indexer.items import Record

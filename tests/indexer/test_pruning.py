@@ -19,7 +19,7 @@ from indexer import pruning
 from indexer.errors import MediaStoreUnavailable, PruneRefused
 from indexer.items import Kind, Location, Record, content_id, now, sha256_hex, to_payload
 from indexer.media.blobs import Folder
-from indexer.media.discover import source_of
+from indexer.media.sources import source_of
 from indexer.models.encoder import Encoder
 from indexer.pipeline import ingest
 from indexer.pruning import drop_gone, is_gone, is_lost, prune

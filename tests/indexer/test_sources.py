@@ -20,9 +20,10 @@ from indexer import planning
 from indexer.errors import MediaGone, SourceNotFound, UrlRefused
 from indexer.items import content_id, sha256_hex
 from indexer.media.archives import Reader
-from indexer.media.discover import Candidate, discover, path_of
+from indexer.media.discover import Candidate, discover
 from indexer.media.entries import MAX_RATIO
 from indexer.media.originals import Originals
+from indexer.media.sources import path_of
 from indexer.models.encoder import Encoder
 from indexer.pipeline import ingest, ingest_found
 from indexer.planning import Planner, Task

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from indexer.errors import BadMember, EmptyFile, MediaError, MediaGone, TooLarge
 from indexer.media import archives, samples, tars
 from indexer.media.archives import Reader, members
-from indexer.media.discover import discover, member_of, source_of
+from indexer.media.discover import discover
 from indexer.media.entries import Limits
 from indexer.media.samples import Member
+from indexer.media.sources import member_of, source_of
 from indexer.report import Failure, Report
 from tests.hostile import photo
 from tests.packing import KINDS, encrypted, pack, regular, special, streamed_zip, tar_of, write_tar

@@ -8,8 +8,9 @@ import pytest
 
 from indexer.errors import MediaGone, SourceNotFound
 from indexer.items import Location, Record, now, sha256_hex
-from indexer.media.discover import Candidate, discover, path_of, source_of
+from indexer.media.discover import Candidate, discover
 from indexer.media.originals import Originals
+from indexer.media.sources import path_of, source_of
 from indexer.report import Failure, Report
 from indexer.settings import Settings
 from tests.hostile import make_hostile_folder, photo
