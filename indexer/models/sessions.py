@@ -16,6 +16,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from indexer.errors import DeviceUnavailable, EncoderFailed, InvalidBundle
 from indexer.models.devices import Device, Kind, Plan
+from indexer.models.load import LOAD
 from indexer.models.manifest import Precision, TensorNames
 
 Vectors = NDArray[np.float32]
@@ -42,7 +43,7 @@ class Graph:
     """One graph of a bundle on one device or several: named inputs to its outputs. An input that it need not take, and
     does not, is left out.
 
-    Thread-safe. A run goes to the device with the fewest in work.
+    Thread-safe. A run goes to the device with the fewest in work, those of other graphs included.
 
     Raises:
         InvalidBundle: the graph does not load, or is not of the bundle's format.
@@ -54,8 +55,6 @@ class Graph:
     ) -> None:
         self.devices = devices
         self._replicas = [_Replica(path, tensors, precision, plan, device) for device in devices]
-        self._in_work = [0] * len(devices)
-        self._choosing = threading.Lock()
 
     @property
     def is_gpu(self) -> bool:
@@ -68,14 +67,8 @@ class Graph:
         Raises:
             EncoderFailed: the session failed, and again after it was rebuilt.
         """
-        with self._choosing:
-            chosen = self._in_work.index(min(self._in_work))
-            self._in_work[chosen] += 1
-        try:
+        with LOAD.least(self.devices) as chosen:
             return self._replicas[chosen].run(feed)
-        finally:
-            with self._choosing:
-                self._in_work[chosen] -= 1
 
 
 class Tower(Graph):

@@ -1,5 +1,6 @@
 """Sessions that fail, devices that are not there or answer wrongly, and batches of every size."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from indexer.models.bundle import load_bundle
 from indexer.models.devices import Device, Kind, Plan
 from indexer.models.encoder import Encoder
 from indexer.models.golden import check_golden
+from indexer.models.load import LOAD, Load
 from indexer.models.manifest import OUR_NAMES
 from indexer.models.sessions import Tower, fill_bucket
 from tests.bundles import SIZE
 
 CPU = Device(Kind.CPU)
+SECOND = Device(Kind.CPU, 1)
 PIXELS = np.random.default_rng(0).random((5, 3, SIZE, SIZE), dtype=np.float32)
 
 
@@ -90,13 +93,30 @@ def test_an_input_that_the_graph_refuses_is_no_reason_to_rebuild(colours: Path, 
     assert opened == ["cpu"]
 
 
-def test_several_devices_share_the_runs(colours: Path) -> None:
-    image = tower(colours, CPU, CPU)
+def test_several_devices_share_the_runs_of_all_graphs(colours: Path) -> None:
+    image = tower(colours, CPU, SECOND)
     expected = image.run({"pixels": PIXELS})
-    image._in_work[0] = 1  # the first is busy
     image._replicas[0]._session = Broken()  # type: ignore[assignment]
-    assert np.array_equal(image.run({"pixels": PIXELS}), expected)
-    assert image._in_work == [1, 0]
+    with LOAD.least([CPU]):  # another graph's run
+        assert np.array_equal(image.run({"pixels": PIXELS}), expected)
+
+
+def test_a_run_goes_where_the_fewest_are_and_else_in_turn() -> None:
+    load = Load()
+    devices = (CPU, SECOND)
+    with load.least(devices) as first, load.least(devices) as second, load.least(devices) as third:
+        assert (first, second, third) == (0, 1, 0)
+        with load.least(devices) as fourth:
+            assert fourth == 1
+    with load.least(devices) as one:
+        pass
+    with load.least(devices) as other:
+        assert {one, other} == {0, 1}
+    with suppress(EncoderFailed), load.least([CPU]):
+        raise EncoderFailed("it failed")
+    with load.least([CPU]), load.least([CPU, SECOND]) as beside:
+        assert beside == 1
+    assert not any(load._in_work.values())
 
 
 @pytest.mark.parametrize(("count", "bucket"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8), (33, 64)])
