@@ -120,7 +120,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/jobs/<job_id>/cancel": Need(WRITE, Scope.JOB),
     # A key for some collections that could make keys could make itself one for all.
     "GET /v1/keys": Need(ADMIN, Scope.EVERYTHING),
-    "GET /v1/keys/self": Need(READ),
+    "GET /v1/key": Need(READ),
     "POST /v1/keys": Need(ADMIN, Scope.EVERYTHING),
     "DELETE /v1/keys/<key_id>": Need(ADMIN, Scope.EVERYTHING),
     "GET /v1/audit": Need(ADMIN, Scope.EVERYTHING),

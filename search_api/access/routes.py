@@ -1,4 +1,4 @@
-"""`/v1/keys` and `/v1/audit`: make, see and revoke keys, and read what was done with them.
+"""`/v1/keys`, `/v1/key` and `/v1/audit`: make, see and revoke keys, and read what was done with them.
 
 All of it is for admins, but that a key may be asked what it is for.
 """
@@ -57,7 +57,7 @@ def create_key() -> tuple[Response, int, dict[str, str]]:
     return jsonify({"key": str(token), **key.as_dict(now)}), 201, {"Location": f"/v1/keys/{key.id}"}
 
 
-@blueprint.get("/keys/self")
+@blueprint.get("/key")
 def read_own_key() -> Response:
     """The key that this request came with, without its secret; where none is demanded, what this machine may do."""
     return jsonify(g.key.as_dict(guard().book.now()))

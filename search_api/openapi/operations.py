@@ -192,7 +192,7 @@ OPERATIONS: Mapping[str, Operation] = {
         examples={"a reader's": {"name": "a reader", "roles": ["read"], "collections": ["media*"], "expires": "90d"}},
         links={"revoke": ("revoke_key", {"key_id": "$response.body#/id"})},
     ),
-    "GET /v1/keys/self": Operation("Keys", {200: service_answers.ListedKey}),
+    "GET /v1/key": Operation("Keys", {200: service_answers.ListedKey}),
     "DELETE /v1/keys/<key_id>": Operation("Keys", {204: None}, (errors.KeyNotFound,)),
     "GET /v1/audit": Operation(
         "Keys", {200: service_answers.AuditPage}, (errors.InvalidRequest,),

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from indexer.backup import restore, save
 from indexer.backup.parts import Reader, Writer, is_name, writing
 from indexer.cli.backup import backup as backup_command
 from indexer.cli.backup import restore as restore_command
+from indexer.edge.address import OWNER_FILE
+from indexer.edge.files import FileLock
 from indexer.errors import InvalidBackup, InvalidRequest
 from indexer.media.originals import Originals
 from indexer.models.encoder import Encoder
@@ -30,6 +33,7 @@ from indexer.uploads import Upload, ingest_uploads
 from tests.bundles import COLOURS, make_bundle, picture
 from tests.hostile import photo
 from tests.indexer.store.fake_qdrant import fake_qdrant
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -82,6 +86,13 @@ def backed_up(settings: Settings, target: Path) -> Path:
     return target
 
 
+def lose(settings: Settings) -> None:
+    """The data folder is gone, once the index process, which goes on writing for a moment, is."""
+    with closing(FileLock(settings.index_folder / OWNER_FILE)) as owner:
+        until(owner.try_acquire)
+        shutil.rmtree(settings.data)
+
+
 def answers(store: Store, encoder: Encoder) -> Any:
     media = store.get("media")
     vectors = encoder.encode_texts([*COLOURS]).vectors
@@ -98,7 +109,7 @@ def test_a_lost_data_folder_comes_back_whole(filled: Settings, encoder: Encoder,
         items = {item.id: item for item in store.get("media").scan()}
     done = CliRunner().invoke(backup_command, [str(tmp_path / form), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["collections"] == {"media": len(items), "other": 0}
-    shutil.rmtree(filled.data)
+    lose(filled)
     back = CliRunner().invoke(restore_command, [str(tmp_path / form), "--json"], catch_exceptions=False)
     assert json.loads(back.stdout)["collections"] == {"media": len(items), "other": 0}
     with open_store(filled) as store:
@@ -151,7 +162,7 @@ def test_what_was_acknowledged_before_is_in_a_backup_made_while_others_write(
         finally:
             ending.set()
             writer.join()
-    shutil.rmtree(filled.data)
+    lose(filled)
     restore(tmp_path / "copy", filled)
     with open_store(filled) as store:
         media = store.get("media")
@@ -195,7 +206,7 @@ def test_the_queue_and_the_keys_in_it_come_back(filled: Settings, tmp_path: Path
             server.kill()
             server.wait()
         if turn == "saved":
-            shutil.rmtree(filled.data)
+            lose(filled)
             restore(tmp_path / "copy", filled)
 
 
@@ -215,7 +226,7 @@ def test_a_backup_moves_from_a_data_folder_to_a_server_and_back(
             save(store, remote, tmp_path / "again")
         with pytest.raises(InvalidRequest, match="has a collection"):
             restore(tmp_path / "copy.zip", remote.model_copy(update={"data": tmp_path / "second"}))
-    shutil.rmtree(filled.data)
+    lose(filled)
     restore(tmp_path / "again", filled)
     with open_store(filled) as store:
         assert {item.id: item for item in store.get("media").scan()} == items

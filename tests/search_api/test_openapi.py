@@ -266,7 +266,7 @@ def ask_for_everything(client: httpx.Client, served: Served) -> None:  # noqa: P
     assert client.delete(media, headers=reader).status_code == 403
     client.get("/v1/keys", headers={"Authorization": "Bearer wrong"})
     client.get("/v1/keys")
-    client.get("/v1/keys/self")
+    client.get("/v1/key")
     client.delete(f"/v1/keys/{made.json()['id']}")
     client.delete("/v1/keys/none")
     client.get("/v1/audit?limit=3")

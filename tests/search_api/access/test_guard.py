@@ -148,13 +148,13 @@ def test_a_brought_key_may_do_everything(alone: Settings) -> None:
 
 
 def test_a_key_may_ask_what_it_is_for(matrix: Api) -> None:
-    assert matrix.ask("GET", "/v1/keys/self").get_json()["roles"] == ["admin"]  # this machine, while there is no key
+    assert matrix.ask("GET", "/v1/key").get_json()["roles"] == ["admin"]  # this machine, while there is no key
     for role in Role:
         key = matrix.key(role, collections=("mine", "acme-*"))
-        own = matrix.ask("GET", "/v1/keys/self", key).get_json()
+        own = matrix.ask("GET", "/v1/key", key).get_json()
         assert (own["roles"], own["collections"], own["state"]) == ([role.value], ["mine", "acme-*"], "active")
         assert key.split("_", 2)[2] not in json.dumps(own)
-    assert matrix.ask("GET", "/v1/keys/self").status_code == 401
+    assert matrix.ask("GET", "/v1/key").status_code == 401
 
 
 # How keys are sent
