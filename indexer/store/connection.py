@@ -45,6 +45,7 @@ class Connection:
 
     def __init__(self, to: Attached | Settings) -> None:
         self._to = to
+        self._closed = False
         self._client = self._connect()
 
     def call(self, work: Callable[[QdrantClient], Answer]) -> Answer:
@@ -52,13 +53,17 @@ class Connection:
 
         Raises:
             CollectionNotFound, InvalidRequest, InvalidVector: the index refuses it.
-            IndexUnavailable: it does not answer, has no capacity, or cannot write.
+            IndexUnavailable: it does not answer, has no capacity, or cannot write; or this is closed, maybe meanwhile.
         """
         pauses = iter(_PAUSES)
         while True:
             try:
                 return work(self._client)
-            except _FAILURES as error:
+            except (*_FAILURES, RuntimeError) as error:
+                if self._closed:
+                    raise _closed() from error
+                if not isinstance(error, _FAILURES):
+                    raise
                 if (refusal := _refusal(error)) is not None:
                     raise refusal from error
                 pause = next(pauses, None)
@@ -69,7 +74,8 @@ class Connection:
                 self._reconnect()
 
     def close(self) -> None:
-        """Close the connection and give up the lease."""
+        """Close the connection and give up the lease; calls that go on in other threads fail."""
+        self._closed = True
         self._client.close()
         if isinstance(self._to, Attached):
             self._to.close()
@@ -93,6 +99,8 @@ class Connection:
         return f"{remedy}."
 
     def _reconnect(self) -> None:
+        if self._closed:
+            raise _closed()
         if isinstance(self._to, Attached):  # else the client itself looks whether the server is back
             self._client.close()
             self._client = self._connect()
@@ -118,6 +126,10 @@ class Connection:
                 grpc_options=dict(_GRPC_OPTIONS),  # the client adds to it
                 **options,
             )
+
+
+def _closed() -> IndexUnavailable:
+    return IndexUnavailable("The connection to the index was closed.", remedy="Ask again.")
 
 
 def _refusal(error: Exception) -> VectorIndexError | InvalidRequest | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,3 +208,17 @@ def test_the_secret_is_for_the_owner_of_the_folder_alone(settings: Settings) -> 
         assert ((settings.index_folder / "address.json").stat().st_mode & 0o777) == 0o600
         connections = psutil.Process(pid_of(settings)).net_connections()
         assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+
+
+def test_who_goes_on_asking_after_the_end_is_refused_and_starts_no_other_process(settings: Settings) -> None:
+    with open_store(settings) as store:
+        collection = store.create("c", "m", "0" * 16, SIZE)
+        collection.upsert(points(3))
+        pid = pid_of(settings)
+    until(lambda: gone(pid))
+    shutil.rmtree(settings.data)
+    asked = (store.ping, store.list, collection.count, lambda: collection.search(points(1)[0].vector, 1))
+    for ask in (*asked, *asked):
+        with pytest.raises(IndexUnavailable, match="closed"):
+            ask()
+    assert not settings.data.exists()
