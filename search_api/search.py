@@ -38,13 +38,15 @@ def search(name: str) -> Response:
     As JSON, images are base64 or data URLs. As a multipart form, the part `request` holds the JSON and its image terms
     name the other parts; a form with files and no `request` asks for what is like all of those images.
     """
-    engine = services().engine(check_collection_name(name), everything=as_moderator())
+    moderator = as_moderator()
+    engine = services().engine(check_collection_name(name), everything=moderator)
     asked = _from_form() if is_form() else SearchRequest.parse(json_body())
-    answer = engine.search(_allowed(engine, [asked])[0])
+    answer = engine.search(asked if moderator else allowed(engine.collection, [asked])[0])
     g.stages = answer.stages
     tracing.record_stages(answer.stages)
-    _count(engine, [answer])
-    return jsonify(answer.as_dict(for_moderator=as_moderator()))
+    if not moderator:
+        _count(engine, [answer])
+    return jsonify(answer.as_dict(for_moderator=moderator))
 
 
 @blueprint.post("/batch")
@@ -53,27 +55,23 @@ def search_batch(name: str) -> Response:
 
     One that is wrong refuses all.
     """
-    engine = services().engine(check_collection_name(name), everything=as_moderator())
-    requests = _allowed(engine, validated(Searches, json_body()).searches)
-    answers = engine.search_many(requests)
+    moderator = as_moderator()
+    engine = services().engine(check_collection_name(name), everything=moderator)
+    requests = validated(Searches, json_body()).searches
+    answers = engine.search_many(requests if moderator else allowed(engine.collection, requests))
     # They share every stage but the last, which each has for itself.
     *shared, last = answers[0].stages
     own = sum(answer.stages[last] for answer in answers)
     tracing.record_stages({**{stage: answers[0].stages[stage] for stage in shared}, last: own})
-    _count(engine, answers)
-    moderator = as_moderator()
+    if not moderator:
+        _count(engine, answers)
     return jsonify({"answers": [answer.as_dict(for_moderator=moderator) for answer in answers]})
-
-
-def _allowed(engine: SearchEngine, requests: list[SearchRequest]) -> list[SearchRequest]:
-    """What is searched with, if the policy in force lets it; moderators search with anything."""
-    return requests if as_moderator() else allowed(engine.collection, requests)
 
 
 def _count(engine: SearchEngine, answers: Sequence[SearchAnswer]) -> None:
     """Count what visitors of a moderated collection are shown."""
     collection = engine.collection
-    if is_moderated(collection) and not as_moderator():
+    if is_moderated(collection):
         shown = (result.id for answer in answers for result in answer.results)
         services().impressions.add(collection.name, (point_id(collection.name, each) for each in shown))
 

@@ -15,11 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from indexer.items import Kind, Location, Record, now, sha256_hex
 from indexer.models.bundle import RERANK, published_files
 from indexer.models.manifest import Padding, PixelRecipe, Precision, Resize, TextRecipe, write_manifest
 from indexer.models.rerank.bundle import load_rerank_bundle
 from indexer.models.rerank.manifest import MATCH_FILE, VISION_FILE, FeatureShapes, RerankManifest
 from indexer.models.rerank.reranker import Reranker, TextReranker
+from indexer.store.points import Stored
 from tests.bundles import COLOURS
 
 SIZE = 16
@@ -41,6 +43,28 @@ def halves(left: str, right: str, mark: int = 0) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def item(sha256: str, source: str = "", text: str | None = None) -> Stored:
+    """A picture at a source, or a text, as an index would give it."""
+    kind = Kind.IMAGE if text is None else Kind.TEXT
+    record = Record(
+        kind=kind, sha256=sha256, locations=[Location(source=source)], bytes=1, media_type="image/png", text=text,
+        added_at=now(),
+    )  # fmt: skip
+    return Stored(sha256, record, {"note": "a caller's own"})
+
+
+def twelve_pictures(folder: Path) -> list[Stored]:
+    """Pictures of two of three colours each, `0.png` to `11.png`, and what an index would give of them."""
+    colours = ("red", "green", "blue")
+    items = []
+    for number in range(12):
+        content = halves(colours[number % 3], colours[number // 3 % 3], mark=number)
+        path = folder / f"{number}.png"
+        path.write_bytes(content)
+        items.append(item(sha256_hex(content), str(path)))
+    return items
 
 
 def make_reranker(

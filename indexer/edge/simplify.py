@@ -92,9 +92,10 @@ class Simplifier:
     def _look_up(self, condition: edge.FieldCondition) -> bool | None:
         # Estimates cost microseconds, and so does counting exactly where they say none. They count too much, not too
         # little, where points were deleted.
-        if self._count(condition) == 0 and self._count(condition, exact=True) == 0:
+        about = self._count(condition)
+        if about == 0 and self._count(condition, exact=True) == 0:
             return False
-        if self._count(condition) < self.shard.count(edge.CountRequest(exact=False)):
+        if about < self.shard.count(edge.CountRequest(exact=False)):
             return None
         # Exactly as many as there are points: then no other value may be there, and no point without one.
         values = self.shard.facet(edge.FacetRequest(condition.key, 2, False))

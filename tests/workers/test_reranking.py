@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from indexer.cli import main
 from indexer.errors import EncoderFailed, NoReranker, RerankerAway, UsageError
-from indexer.items import Kind, Location, Modality, Record, now, sha256_hex
+from indexer.items import Kind, Location, Modality, Record, now
 from indexer.media.originals import Originals
 from indexer.rerank.comparing import Batch, Comparer, Match, Text
 from indexer.rerank.features import feature_key
@@ -32,7 +32,7 @@ from indexer.rerank.rerankers import Rerankers
 from indexer.rerank.walk import InTurn, Walk
 from indexer.settings import Settings
 from indexer.store.points import Stored
-from tests.rerankers import halves, make_reranker, make_text_reranker
+from tests.rerankers import item, make_reranker, make_text_reranker, twelve_pictures
 from tests.waiting import until
 from tests.workers.conftest import Cluster
 from workers.broker import redis_url
@@ -61,7 +61,6 @@ from workers.rerank.messages import (
 )
 from workers.rerank.worker import AT_ONCE, HURRIED, RerankWorker
 
-COLOURS = ("red", "green", "blue")
 TEXTS = [Text("red left", 1.0), Text("blue right", 0.5)]
 LONG = 60.0
 FIRST: Match = Match(0.5, 0.25, 0.75)
@@ -70,23 +69,9 @@ FIRST: Match = Match(0.5, 0.25, 0.75)
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Stored]:
     """Twelve pictures on disk, as an index would give them; the last one's file is gone."""
-    items = []
-    for number in range(12):
-        content = halves(COLOURS[number % 3], COLOURS[number // 3 % 3], mark=number)
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(content)
-        items.append(item(sha256_hex(content), str(path)))
+    items = twelve_pictures(tmp_path)
     (tmp_path / "11.png").unlink()
     return items
-
-
-def item(sha256: str, source: str = "", text: str | None = None) -> Stored:
-    kind = Kind.IMAGE if text is None else Kind.TEXT
-    record = Record(
-        kind=kind, sha256=sha256, locations=[Location(source=source)], bytes=1, media_type="image/png", text=text,
-        added_at=now(),
-    )  # fmt: skip
-    return Stored(sha256, record, {"note": "a caller's own"})
 
 
 def some(count: int) -> list[Stored]:

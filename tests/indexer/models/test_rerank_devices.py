@@ -35,20 +35,6 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_text_reranker(tmp_path_factory.mktemp("rerankers"), context=600)
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Notes the feed of every run of a graph."""
-    fed: list[dict[str, Any]] = []
-    real = Graph.compute
-
-    def noted(graph: Graph, feed: Any) -> Any:
-        fed.append(dict(feed))
-        return real(graph, feed)
-
-    monkeypatch.setattr(Graph, "compute", noted)
-    return fed
-
-
 class _Wrong(Graph):
     """A graph that computes something else on anything but the CPU."""
 

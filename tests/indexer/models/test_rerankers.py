@@ -50,20 +50,6 @@ def texts(cross: Path) -> TextReranker:
     return TextReranker(load_rerank_bundle(cross))
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Notes the feed of every run of a graph."""
-    fed: list[dict[str, Any]] = []
-    real = Graph.compute
-
-    def noted(graph: Graph, feed: Any) -> Any:
-        fed.append(dict(feed))
-        return real(graph, feed)
-
-    monkeypatch.setattr(Graph, "compute", noted)
-    return fed
-
-
 def images(count: int) -> list[Image.Image]:
     return [Image.open(io.BytesIO(halves(*PAIRS[at % len(PAIRS)], mark=at))) for at in range(count)]
 

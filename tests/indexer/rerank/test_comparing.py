@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.items import Kind, Location, Record, now, sha256_hex
+from indexer.items import Record
 from indexer.media.originals import Originals
 from indexer.media.pictures import stored_picture
 from indexer.models.rerank.bundle import load_rerank_bundle
@@ -25,11 +25,10 @@ from indexer.rerank.features import FeatureCache
 from indexer.rerank.walk import Walk
 from indexer.settings import Settings
 from indexer.store.points import Stored
-from tests.rerankers import halves, make_reranker, make_text_reranker
+from tests.rerankers import item, make_reranker, make_text_reranker, twelve_pictures
 from tests.waiting import until
 
 TEXTS = [Text("red left", 1.0)]
-COLOURS = ("red", "green", "blue")
 
 
 class Clock:
@@ -82,22 +81,7 @@ def clock() -> Clock:
 @pytest.fixture
 def items(tmp_path: Path) -> list[Stored]:
     """Twelve pictures on disk."""
-    made = []
-    for number in range(12):
-        content = halves(COLOURS[number % 3], COLOURS[number // 3 % 3], mark=number)
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(content)
-        made.append(item(sha256_hex(content), str(path)))
-    return made
-
-
-def item(sha256: str, source: str = "", text: str | None = None) -> Stored:
-    kind = Kind.IMAGE if text is None else Kind.TEXT
-    record = Record(
-        kind=kind, sha256=sha256, locations=[Location(source=source)], bytes=1, media_type="image/png", text=text,
-        added_at=now(),
-    )  # fmt: skip
-    return Stored(sha256, record, {})
+    return twelve_pictures(tmp_path)
 
 
 def compared(comparer: Pictures | Texts, items: Sequence[Stored], walk: Walk) -> list[Batch]:
